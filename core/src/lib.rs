@@ -1,0 +1,7 @@
+//! Spillway's pure core: names, hostlists, the site's configuration, messages, the pairing state
+//! machine and the planners. No AWS, no async, no clock, no randomness, no environment, no files:
+//! what a function needs to know is among its arguments.
+
+pub mod message;
+pub mod name;
+pub mod pairing;
