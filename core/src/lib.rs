@@ -2,6 +2,7 @@
 //! machine and the planners. No AWS, no async, no clock, no randomness, no environment, no files:
 //! what a function needs to know is among its arguments.
 
+pub mod config;
 pub mod hostlist;
 pub mod message;
 pub mod name;
