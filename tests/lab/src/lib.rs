@@ -1,0 +1,13 @@
+//! The local cloud: everything Spillway meets in a site and in AWS, on one machine, with real parts.
+
+pub mod emulator;
+pub mod faults;
+pub mod head;
+pub mod hypervisor;
+pub mod install;
+pub mod journal;
+pub mod network;
+pub mod process;
+pub mod proxy;
+pub mod tls;
+pub mod xml;

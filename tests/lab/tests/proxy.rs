@@ -1,0 +1,453 @@
+//! The proxy in front of the real emulator, called by boto3 and the AWS CLI, which sign as AWS's own.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use spillway_lab::{
+    emulator::{self, Emulator, EmulatorSettings, root::Credentials},
+    faults::{Action, Fault},
+    install,
+    journal::{Call, Journal},
+    proxy::{Proxy, ProxySettings},
+    tls::Certificates,
+};
+use tempfile::TempDir;
+use tokio::process::Command;
+
+const PROXY_IP: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const EMULATOR_IP: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+
+/// The emulator and the proxy on loopback, with nothing deployed.
+struct Cloud {
+    emulator: Emulator,
+    proxy: Proxy,
+    certificates: Certificates,
+    venv: PathBuf,
+    state: TempDir,
+}
+
+impl Cloud {
+    async fn start() -> Self {
+        let venv = install::ensure_installed(|line| eprintln!("{line}")).unwrap();
+        let state = tempfile::tempdir().unwrap();
+        let certificates = Certificates::create(state.path(), &[PROXY_IP, EMULATOR_IP]).unwrap();
+        let port = emulator::free_port(&[PROXY_IP, EMULATOR_IP]).unwrap();
+        let address = SocketAddr::from((EMULATOR_IP, port));
+        let proxy = Proxy::start(ProxySettings {
+            listen: SocketAddr::from((PROXY_IP, port)),
+            emulator: address,
+            certificates: &certificates,
+            journal: Journal::open(&state.path().join("journal.jsonl")).unwrap(),
+        })
+        .await
+        .unwrap();
+        let emulator = Emulator::start(EmulatorSettings {
+            venv: &venv,
+            state: &state.path().join("emulator"),
+            certificates: &certificates,
+            address,
+            proxy: proxy.address(),
+        })
+        .await
+        .unwrap();
+        Self {
+            emulator,
+            proxy,
+            certificates,
+            venv,
+            state,
+        }
+    }
+
+    /// A user known to the journal by its name, with one inline policy.
+    async fn user(&self, name: &str, statements: Value) -> Credentials {
+        let root = self.emulator.root();
+        let credentials = root.create_user(name, &[]).await.unwrap();
+        let policy = json!({"Version": "2012-10-17", "Statement": statements}).to_string();
+        let parameters = [
+            ("UserName", name),
+            ("PolicyName", "p"),
+            ("PolicyDocument", &policy),
+        ];
+        root.iam("PutUserPolicy", &parameters).await.unwrap();
+        self.proxy
+            .principals()
+            .register(&credentials.access_key_id, name);
+        credentials
+    }
+
+    /// A queue that refuses whoever comes without TLS, as all of ours do; its URL.
+    async fn tls_only_queue(&self, name: &str) -> String {
+        let policy = json!({"Version": "2012-10-17", "Statement": [{
+            "Effect": "Deny", "Principal": "*", "Action": "sqs:*", "Resource": "*",
+            "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+        }]});
+        let body = json!({"QueueName": name, "Attributes": {"Policy": policy.to_string()}});
+        let root = self.emulator.root();
+        let answer = root
+            .json("sqs", "AmazonSQS.CreateQueue", &body)
+            .await
+            .unwrap();
+        answer["QueueUrl"].as_str().unwrap().to_owned()
+    }
+
+    async fn messages_in(&self, queue_url: &str) -> u64 {
+        let attributes = self
+            .emulator
+            .root()
+            .queue_attributes(queue_url)
+            .await
+            .unwrap();
+        let count = attributes["ApproximateNumberOfMessages"].as_str().unwrap();
+        count.parse().unwrap()
+    }
+
+    fn tool(&self, program: &str, who: &Credentials) -> Command {
+        let mut command = Command::new(self.venv.join("bin").join(program));
+        command
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("HOME", self.state.path())
+            .env("AWS_ENDPOINT_URL", self.proxy.url())
+            .env("AWS_CA_BUNDLE", &self.certificates.bundle)
+            .env("AWS_REGION", emulator::REGION)
+            .env("AWS_DEFAULT_REGION", emulator::REGION)
+            .env("AWS_MAX_ATTEMPTS", "1")
+            .env("AWS_ACCESS_KEY_ID", &who.access_key_id)
+            .env("AWS_SECRET_ACCESS_KEY", &who.secret_access_key)
+            .kill_on_drop(true);
+        if let Some(token) = &who.session_token {
+            command.env("AWS_SESSION_TOKEN", token);
+        }
+        command
+    }
+
+    /// One call by boto3: the answer, or `{"error": code}`, `{"error": the exception's name}`.
+    async fn boto3(
+        &self,
+        who: &Credentials,
+        service: &str,
+        method: &str,
+        arguments: Value,
+    ) -> Value {
+        const SCRIPT: &str = "
+import boto3, botocore, json, sys
+service, method, arguments = sys.argv[1:]
+config = botocore.config.Config(retries={'total_max_attempts': 1}, read_timeout=20)
+try:
+    answer = getattr(boto3.client(service, config=config), method)(**json.loads(arguments))
+    answer.pop('ResponseMetadata')
+except botocore.exceptions.ClientError as error:
+    answer = {'error': error.response['Error']['Code'], 'message': error.response['Error']['Message']}
+except Exception as error:
+    answer = {'error': type(error).__name__, 'message': str(error)}
+print(json.dumps(answer, default=str))
+";
+        let output = self
+            .tool("python", who)
+            .args(["-c", SCRIPT, service, method, &arguments.to_string()])
+            .output()
+            .await
+            .unwrap();
+        serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)))
+    }
+
+    fn calls(&self, operation: &str) -> Vec<Call> {
+        let mut calls = self.proxy.journal().calls().unwrap();
+        calls.retain(|call| call.operation == operation);
+        calls
+    }
+
+    fn arm(&self, operation: &str, times: u64, action: Action) -> String {
+        self.proxy
+            .faults()
+            .arm(Fault {
+                id: None,
+                service: "sqs".to_owned(),
+                operation: Some(operation.to_owned()),
+                principal: Some("head".to_owned()),
+                body_contains: None,
+                times: Some(times),
+                action,
+            })
+            .unwrap()
+    }
+}
+
+fn allow(action: &str) -> Value {
+    json!([{"Effect": "Allow", "Action": action, "Resource": "*"}])
+}
+
+#[tokio::test]
+async fn signatures_and_policies_hold_through_the_proxy_and_calls_are_recorded() {
+    let cloud = Cloud::start().await;
+    let queue = cloud.tls_only_queue("resume").await;
+    assert_eq!(queue, format!("{}/000000000000/resume", cloud.proxy.url()));
+    let head = cloud.user("head", allow("sqs:SendMessage")).await;
+    let message = json!({"QueueUrl": queue, "MessageBody": "hello"});
+
+    let sent = cloud
+        .boto3(&head, "sqs", "send_message", message.clone())
+        .await;
+    assert!(sent["MessageId"].is_string(), "{sent}");
+    assert_eq!(cloud.messages_in(&queue).await, 1);
+
+    // A batch needs the single call's permission, as on AWS, and no other.
+    let entries = json!([{"Id": "1", "MessageBody": "a"}, {"Id": "2", "MessageBody": "b"}]);
+    let batch = json!({"QueueUrl": queue, "Entries": entries});
+    let sent = cloud
+        .boto3(&head, "sqs", "send_message_batch", batch.clone())
+        .await;
+    assert_eq!(
+        sent["Successful"].as_array().map(Vec::len),
+        Some(2),
+        "{sent}"
+    );
+    let reader = cloud.user("reader", allow("sqs:ReceiveMessage")).await;
+    let refused = cloud
+        .boto3(&reader, "sqs", "send_message_batch", batch)
+        .await;
+    assert_eq!(refused["error"], "AccessDenied", "{refused}");
+
+    // Not allowed, and allowed but wrongly signed.
+    let refused = cloud
+        .boto3(&head, "sqs", "receive_message", json!({"QueueUrl": queue}))
+        .await;
+    assert_eq!(refused["error"], "AccessDenied", "{refused}");
+    let forger = Credentials {
+        secret_access_key: "wrong".to_owned(),
+        ..head.clone()
+    };
+    let refused = cloud.boto3(&forger, "sqs", "send_message", message).await;
+    assert_eq!(refused["error"], "SignatureDoesNotMatch", "{refused}");
+
+    let calls = cloud.calls("SendMessage");
+    assert_eq!(calls.len(), 2, "{calls:?}");
+    let first = &calls[0];
+    assert_eq!(
+        (first.service.as_str(), first.principal.as_str()),
+        ("sqs", "head")
+    );
+    assert_eq!((first.status, first.error_code.as_deref()), (200, None));
+    assert!(first.request_bytes > 0 && first.response_bytes > 0 && first.at_ms > 1_700_000_000_000);
+    assert!(
+        calls[1].status >= 400 && calls[1].error_code.is_some(),
+        "{:?}",
+        calls[1]
+    );
+    let denied = &cloud.calls("ReceiveMessage")[0];
+    assert_eq!(
+        denied.error_code.as_deref(),
+        Some("AccessDeniedException"),
+        "{denied:?}"
+    );
+    cloud.emulator.stop().await;
+}
+
+#[tokio::test]
+async fn callers_are_named_by_session_and_the_cli_works_too() {
+    let cloud = Cloud::start().await;
+    let root = cloud.emulator.root();
+    let trust = json!({"Version": "2012-10-17", "Statement": [{
+        "Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}]});
+    let trust = trust.to_string();
+    let parameters = [
+        ("RoleName", "node"),
+        ("AssumeRolePolicyDocument", trust.as_str()),
+    ];
+    root.iam("CreateRole", &parameters).await.unwrap();
+    let operator = cloud.user("operator", allow("*")).await;
+
+    let role = "arn:aws:iam::000000000000:role/node";
+    let arguments = json!({"RoleArn": role, "RoleSessionName": "i-0123"});
+    let session = cloud
+        .boto3(&operator, "sts", "assume_role", arguments)
+        .await;
+    let text = |key: &str| session["Credentials"][key].as_str().unwrap().to_owned();
+    let node = Credentials {
+        access_key_id: text("AccessKeyId"),
+        secret_access_key: text("SecretAccessKey"),
+        session_token: Some(text("SessionToken")),
+        expiration: None,
+    };
+    let output = cloud
+        .tool("aws", &node)
+        .args(["sts", "get-caller-identity", "--output", "json"])
+        .output()
+        .await
+        .unwrap();
+    let identity: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+    assert_eq!(
+        identity["Arn"],
+        "arn:aws:sts::000000000000:assumed-role/node/i-0123"
+    );
+    assert_eq!(cloud.calls("GetCallerIdentity")[0].principal, "i-0123");
+
+    // S3 has no operation names, streams its uploads and asks with HEAD.
+    let body = json!({"Bucket": "zips"});
+    cloud.boto3(&operator, "s3", "create_bucket", body).await;
+    let file = cloud.state.path().join("upload");
+    std::fs::write(&file, vec![b'x'; 12_000_000]).unwrap();
+    let copied = cloud
+        .tool("aws", &operator)
+        .args(["s3", "cp", "--no-progress"])
+        .arg(&file)
+        .arg("s3://zips/key")
+        .output()
+        .await
+        .unwrap();
+    assert!(
+        copied.status.success(),
+        "{}",
+        String::from_utf8_lossy(&copied.stderr)
+    );
+    let arguments = json!({"Bucket": "zips", "Key": "key"});
+    let head = cloud.boto3(&operator, "s3", "head_object", arguments).await;
+    assert_eq!(head["ContentLength"], 12_000_000, "{head}");
+    assert_eq!(cloud.calls("HEAD /zips/key")[0].service, "s3");
+    cloud.emulator.stop().await;
+}
+
+#[tokio::test]
+async fn every_fault_does_what_it_says_and_is_counted() {
+    let cloud = Cloud::start().await;
+    let queue = cloud.tls_only_queue("resume").await;
+    let head = cloud.user("head", allow("sqs:*")).await;
+    let message = json!({"QueueUrl": queue, "MessageBody": "hello"});
+    let send = async || {
+        let begun = Instant::now();
+        let answer = cloud
+            .boto3(&head, "sqs", "send_message", message.clone())
+            .await;
+        (answer, begun.elapsed())
+    };
+
+    let refuse = Action::Refuse {
+        status: 400,
+        code: "RequestThrottled".to_owned(),
+        message: "slow down".to_owned(),
+    };
+    let id = cloud.arm("SendMessage", 2, refuse);
+    assert_eq!(send().await.0["error"], "RequestThrottled");
+    assert_eq!(send().await.0["message"], "slow down");
+    assert_eq!(cloud.messages_in(&queue).await, 0);
+    assert!(send().await.0["MessageId"].is_string());
+    assert_eq!(cloud.messages_in(&queue).await, 1);
+    assert_eq!(cloud.proxy.faults().fired(&id), 2);
+    let recorded: Vec<_> = cloud
+        .calls("SendMessage")
+        .into_iter()
+        .map(|call| call.fault)
+        .collect();
+    assert_eq!(recorded, [Some(id.clone()), Some(id), None]);
+
+    // Done all the same, though the caller cannot know.
+    cloud.arm("SendMessage", 1, Action::LoseAnswer {});
+    let (answer, _) = send().await;
+    assert_eq!(answer["error"], "ConnectionClosedError", "{answer}");
+    assert_eq!(cloud.messages_in(&queue).await, 2);
+    assert_eq!(cloud.calls("SendMessage")[3].status, 200);
+
+    cloud.arm("SendMessage", 1, Action::DelayMs(1500));
+    let (answer, took) = send().await;
+    assert!(
+        answer["MessageId"].is_string() && took > Duration::from_millis(1500),
+        "{took:?}"
+    );
+    assert!(cloud.calls("SendMessage")[4].duration_ms >= 1500);
+
+    // Not done.
+    cloud.arm("SendMessage", 1, Action::HangMs(1500));
+    let (answer, took) = send().await;
+    assert_eq!(answer["error"], "ConnectionClosedError", "{answer}");
+    assert!(took > Duration::from_millis(1500), "{took:?}");
+    assert_eq!(cloud.messages_in(&queue).await, 3);
+
+    let replace = Action::Replace {
+        from: r#""MessageId": ?"[^"]*""#.to_owned(),
+        to: r#""MessageId": "another""#.to_owned(),
+    };
+    cloud.arm("SendMessage", 1, replace);
+    assert_eq!(send().await.0["MessageId"], "another");
+    assert_eq!(cloud.messages_in(&queue).await, 4);
+    cloud.emulator.stop().await;
+}
+
+#[tokio::test]
+async fn faults_are_armed_listed_and_disarmed_over_the_control_port() {
+    let cloud = Cloud::start().await;
+    let queue = cloud.tls_only_queue("resume").await;
+    let head = cloud.user("head", allow("sqs:*")).await;
+    let faults = format!("{}/faults", cloud.proxy.control_url());
+
+    let fault = json!({"service": "sqs", "operation": "SendMessage", "match": "poison", "times": 5,
+        "action": {"refuse": {"status": 403, "code": "Poisoned", "message": ""}}});
+    let armed = curl(&["-d", &fault.to_string()], &faults).await;
+    let send = async |body: &str| {
+        let message = json!({"QueueUrl": queue, "MessageBody": body});
+        cloud.boto3(&head, "sqs", "send_message", message).await
+    };
+    assert!(send("clean").await["MessageId"].is_string());
+    assert_eq!(send("poison").await["error"], "Poisoned");
+    let listed = curl(&[], &faults).await;
+    assert_eq!(
+        (&listed[0]["id"], &listed[0]["fired"]),
+        (&armed["id"], &json!(1))
+    );
+
+    curl(
+        &["-X", "DELETE"],
+        &format!("{faults}/{}", armed["id"].as_str().unwrap()),
+    )
+    .await;
+    assert_eq!(curl(&[], &faults).await, json!([]));
+    assert!(send("poison").await["MessageId"].is_string());
+
+    let wrong = json!({"service": "sqs", "action": {"replace": {"from": "(", "to": ""}}});
+    let refused = curl(&["-d", &wrong.to_string()], &faults).await;
+    assert!(
+        refused["error"]
+            .as_str()
+            .unwrap()
+            .contains("regular expression")
+    );
+    cloud.emulator.stop().await;
+}
+
+async fn curl(arguments: &[&str], url: &str) -> Value {
+    let output = Command::new("curl")
+        .args(["-s", "-H", "content-type: application/json"])
+        .args(arguments)
+        .arg(url)
+        .output()
+        .await
+        .unwrap();
+    serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
+}
+
+#[tokio::test]
+async fn stopping_leaves_no_process_behind() {
+    let cloud = Cloud::start().await;
+    let state = cloud.state.path().to_owned();
+    assert!(!processes_in(&state).is_empty());
+    cloud.emulator.stop().await;
+    assert_eq!(processes_in(&state), Vec::<String>::new());
+}
+
+/// The ids of the processes that work in a directory or below it.
+fn processes_in(directory: &Path) -> Vec<String> {
+    std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(Result::ok)
+        .filter(|entry| {
+            std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(directory))
+        })
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
+}
