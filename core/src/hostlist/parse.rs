@@ -215,7 +215,7 @@ impl<'a> Parser<'a> {
                     });
                 }
                 Some(byte) if byte.is_ascii_alphanumeric() || b"_.-".contains(&byte) => {
-                    self.at += 1
+                    self.at += 1;
                 }
                 Some(_) => {
                     return Err(HostlistError::Character {
