@@ -1,0 +1,59 @@
+# The commands of this repository; `make` alone lists them.
+
+# Downloads, tools and build output that outlive a checkout: the AWS SDK takes minutes to compile.
+export SPILLWAY_CACHE ?= $(HOME)/.cache/spillway
+export CARGO_TARGET_DIR ?= $(SPILLWAY_CACHE)/target
+export SAM_CLI_TELEMETRY := 0
+
+# One profile serves demo and tests, so that nothing is built twice (see Cargo.toml).
+PROFILE := lab
+LAB := cargo run --profile $(PROFILE) --package spillway-lab --bin lab --
+
+NEXTEST_VERSION := 0.9.151
+DENY_VERSION := 0.20.2
+TOOLS := $(SPILLWAY_CACHE)/tools
+NEXTEST := $(or $(shell command -v cargo-nextest),$(TOOLS)/nextest-$(NEXTEST_VERSION)/bin/cargo-nextest)
+DENY := $(TOOLS)/deny-$(DENY_VERSION)/bin/cargo-deny
+# Installed as crates: the registry is the one source that every site can reach. Built lightly: their own
+# release profiles take three times as long and save seconds.
+INSTALL := CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+	CARGO_PROFILE_RELEASE_DEBUG=0 CARGO_TARGET_DIR=$(TOOLS)/build cargo install --locked --no-track
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check up down clean
+
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## Run Slurm jobs on burst nodes of a local cloud, from queue to termination
+	$(LAB) demo
+
+test: check $(NEXTEST) ## Run all checks and all tests
+	$(NEXTEST) nextest run --workspace --cargo-profile $(PROFILE)
+
+check: $(NEXTEST) $(DENY) ## Check format, lints, documentation, licences, imports, schemas and the template
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --profile $(PROFILE) -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --profile $(PROFILE)
+	$(DENY) --workspace check bans licenses sources
+	$(NEXTEST) nextest run --cargo-profile $(PROFILE) --package spillway-checks --package spillway-core \
+		-E 'package(spillway-checks) + test(schema)'
+	@# The lab's installer prints, as its last line, where the pinned Python tools are.
+	python=$$($(LAB) install | tail -n 1) \
+		&& "$$python/cfn-lint" infra/sam/template.yaml \
+		&& AWS_DEFAULT_REGION=us-east-1 "$$python/sam" validate --lint --template infra/sam/template.yaml
+
+up: ## Start a local cloud with a Slurm cluster and leave it running (then: source target/lab/env)
+	$(LAB) up
+
+down: ## Stop it
+	$(LAB) down
+
+clean: ## Remove what runs left in the checkout (not $SPILLWAY_CACHE)
+	rm -rf target
+
+$(TOOLS)/nextest-$(NEXTEST_VERSION)/bin/cargo-nextest:
+	$(INSTALL) --root $(TOOLS)/nextest-$(NEXTEST_VERSION) cargo-nextest --version $(NEXTEST_VERSION)
+
+$(DENY):
+	$(INSTALL) --root $(TOOLS)/deny-$(DENY_VERSION) cargo-deny --version $(DENY_VERSION)
