@@ -7,3 +7,5 @@ pub mod hostlist;
 pub mod message;
 pub mod name;
 pub mod pairing;
+pub mod plan;
+pub mod tag;

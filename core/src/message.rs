@@ -382,9 +382,6 @@ pub struct Envelope {
     pub issued_ms: u64,
     /// Not applied after this, Unix milliseconds.
     pub expires_ms: u64,
-    /// Request id that set this off, for the logs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub request_id: Option<RequestId>,
     /// What to tell slurmctld.
     pub updates: Vec<Update>,
 }
@@ -398,6 +395,9 @@ pub struct Update {
     pub generation: Generation,
     /// Orders updates of one node within a generation.
     pub number: u64,
+    /// The resume request that this answers, so that logs can be followed from Slurm's call to scontrol.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<RequestId>,
     /// What to do.
     pub action: UpdateAction,
 }

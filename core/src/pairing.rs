@@ -25,6 +25,9 @@ pub struct Pairing {
     pub node: NodeName,
     /// That of the last request accepted for it; only a higher one is accepted.
     pub generation: Generation,
+    /// The resume request last accepted, for the logs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<RequestId>,
     /// Where it stands.
     pub state: PairingState,
     /// Number of the last update; grows for ever.
@@ -201,6 +204,7 @@ impl Pairing {
         Self {
             node,
             generation: Generation::ZERO,
+            request_id: None,
             state: PairingState::Free,
             update_number: 0,
             update_due: None,

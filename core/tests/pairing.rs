@@ -1,0 +1,362 @@
+//! The pairing state machine: its whole table as a committed snapshot, and what holds for any history.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr};
+
+use proptest::prelude::*;
+use spillway_core::name::{Generation, InstanceId, NodeName, RequestId};
+use spillway_core::pairing::{
+    DueAction, Event, LaunchKey, Pairing, PairingState, Transition, Verdict,
+};
+
+const NOW_MS: u64 = 1_000_000;
+const DEADLINE_MS: u64 = NOW_MS + 60_000;
+
+fn generation(n: u64) -> Generation {
+    Generation::new(n).expect("small numbers are generations")
+}
+
+fn launch(n: u64) -> LaunchKey {
+    let request_id = RequestId::new(format!("request-{n}")).expect("a valid id");
+    LaunchKey {
+        request_id,
+        part: 1,
+    }
+}
+
+fn instance(n: u64) -> InstanceId {
+    InstanceId::new(format!("i-{n:017x}")).expect("a valid id")
+}
+
+fn address(n: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(10, 0, 0, n))
+}
+
+fn resume(n: u64) -> Event {
+    Event::Resume {
+        generation: generation(n),
+        launch: launch(n),
+        deadline_ms: DEADLINE_MS,
+    }
+}
+
+fn launched(by: u64, id: u64) -> Event {
+    Event::Launched {
+        launch: launch(by),
+        instance: instance(id),
+        address: address(1),
+    }
+}
+
+/// The record after each of `events` was accepted.
+fn after(events: &[Event]) -> Pairing {
+    let start = Pairing::new(NodeName::new("cloud-1").expect("a valid name"));
+    events.iter().fold(start, |pairing, event| {
+        let transition = pairing.on(event, NOW_MS);
+        assert_eq!(
+            transition.verdict,
+            Verdict::Accepted,
+            "{event:?} on {pairing:?}"
+        );
+        transition.next
+    })
+}
+
+/// Each state a node can be in, reached as it is in life. Generation 5 is the one last accepted.
+fn states() -> Vec<(&'static str, Pairing)> {
+    let requested = resume(5);
+    let not_launched = Event::NotLaunched {
+        launch: launch(5),
+        reason: "no capacity".to_owned(),
+    };
+    let acknowledged = Event::Acknowledged {
+        generation: generation(5),
+        number: 1,
+    };
+    let ready = Event::Ready {
+        instance: instance(1),
+        generation: generation(5),
+    };
+    vec![
+        ("never asked for", after(&[])),
+        ("requested", after(std::slice::from_ref(&requested))),
+        ("launched", after(&[requested.clone(), launched(5, 1)])),
+        (
+            "launched, address known",
+            after(&[requested.clone(), launched(5, 1), acknowledged.clone()]),
+        ),
+        (
+            "ready",
+            after(&[requested.clone(), launched(5, 1), acknowledged, ready]),
+        ),
+        ("failed, untold", after(&[requested, not_launched])),
+        (
+            "suspended",
+            after(&[
+                resume(4),
+                launched(4, 1),
+                Event::Suspend {
+                    generation: generation(5),
+                },
+            ]),
+        ),
+    ]
+}
+
+fn events() -> Vec<(&'static str, Event, u64)> {
+    let g = generation;
+    let reason = || "why".to_owned();
+    let at = |name, event| (name, event, NOW_MS);
+    vec![
+        at("an older resume", resume(3)),
+        at("the same resume", resume(5)),
+        at("a newer resume", resume(9)),
+        ("a newer resume, too late", resume(9), DEADLINE_MS),
+        at("an older suspend", Event::Suspend { generation: g(3) }),
+        at("the same suspend", Event::Suspend { generation: g(5) }),
+        at("a newer suspend", Event::Suspend { generation: g(9) }),
+        at("its launch brings an instance", launched(5, 1)),
+        at("its launch brings another instance", launched(5, 2)),
+        at("an older launch brings an instance", launched(3, 2)),
+        at(
+            "its launch gives up",
+            Event::NotLaunched {
+                launch: launch(5),
+                reason: reason(),
+            },
+        ),
+        at(
+            "an older launch gives up",
+            Event::NotLaunched {
+                launch: launch(3),
+                reason: reason(),
+            },
+        ),
+        at(
+            "its instance is ready",
+            Event::Ready {
+                instance: instance(1),
+                generation: g(5),
+            },
+        ),
+        at(
+            "its instance is ready for an older generation",
+            Event::Ready {
+                instance: instance(1),
+                generation: g(3),
+            },
+        ),
+        at(
+            "another instance is ready",
+            Event::Ready {
+                instance: instance(2),
+                generation: g(5),
+            },
+        ),
+        at(
+            "its instance cannot join",
+            Event::Failed {
+                instance: instance(1),
+                reason: reason(),
+            },
+        ),
+        at(
+            "another instance cannot join",
+            Event::Failed {
+                instance: instance(2),
+                reason: reason(),
+            },
+        ),
+        at(
+            "the deadline's timer, early",
+            Event::Deadline { generation: g(5) },
+        ),
+        (
+            "the deadline",
+            Event::Deadline { generation: g(5) },
+            DEADLINE_MS,
+        ),
+        (
+            "an older request's deadline",
+            Event::Deadline { generation: g(3) },
+            DEADLINE_MS,
+        ),
+        at(
+            "its update is acknowledged",
+            Event::Acknowledged {
+                generation: g(5),
+                number: 1,
+            },
+        ),
+        at(
+            "an older update is acknowledged",
+            Event::Acknowledged {
+                generation: g(3),
+                number: 1,
+            },
+        ),
+        at(
+            "its update is dismissed",
+            Event::Dismissed {
+                generation: g(5),
+                number: 1,
+            },
+        ),
+    ]
+}
+
+/// One line: the verdict, the state after, and what follows.
+fn line(transition: &Transition) -> String {
+    let Transition {
+        verdict,
+        next,
+        launch,
+        release,
+        regenerate,
+        admit,
+    } = transition;
+    if *verdict == Verdict::Stale && release.is_none() {
+        return "stale".to_owned();
+    }
+    let mut text = format!("{verdict:?}").to_lowercase();
+    let state = match &next.state {
+        PairingState::Free => "free".to_owned(),
+        PairingState::Requested { launch, .. } => format!("requested of {}", launch.request_id),
+        PairingState::Launched { instance, .. } => format!("launched …{}", tail(instance)),
+        PairingState::Ready { instance, .. } => format!("ready …{}", tail(instance)),
+    };
+    write!(text, " → {state}, generation {}", next.generation).expect("writing to a string");
+    match next.update_due.as_ref().map(|due| &due.action) {
+        Some(DueAction::Address { .. }) => text.push_str(", tell Slurm the address"),
+        Some(DueAction::Fail { reason }) => {
+            write!(text, ", tell Slurm {reason:?}").expect("writing to a string")
+        }
+        None => {}
+    }
+    if *launch {
+        text.push_str(", LAUNCH");
+    }
+    let effects = [
+        ("TERMINATE", release),
+        ("instance takes the generation", regenerate),
+        ("slurmd may start", admit),
+    ];
+    for (effect, instance) in effects
+        .into_iter()
+        .filter_map(|(e, i)| Some((e, i.as_ref()?)))
+    {
+        write!(text, ", {effect} …{}", tail(instance)).expect("writing to a string");
+    }
+    text
+}
+
+fn tail(instance: &InstanceId) -> &str {
+    instance
+        .as_str()
+        .trim_start_matches("i-")
+        .trim_start_matches('0')
+}
+
+#[test]
+fn table() {
+    let mut text = String::new();
+    for (state, pairing) in states() {
+        writeln!(text, "{state}").expect("writing to a string");
+        for (name, event, now_ms) in events() {
+            writeln!(text, "  {name:<48} {}", line(&pairing.on(&event, now_ms)))
+                .expect("writing to a string");
+        }
+        text.push('\n');
+    }
+    insta::assert_snapshot!("pairing", text);
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    let id = || 1_u64..5;
+    let reason = || Just("why".to_owned());
+    prop_oneof![
+        4 => (1_u64..40).prop_map(resume),
+        3 => (1_u64..40).prop_map(|n| Event::Suspend { generation: generation(n) }),
+        6 => (1_u64..40, id()).prop_map(|(by, id)| launched(by, id)),
+        1 => (1_u64..40, reason()).prop_map(|(n, reason)| Event::NotLaunched { launch: launch(n), reason }),
+        3 => (id(), 1_u64..40).prop_map(|(id, n)| Event::Ready { instance: instance(id), generation: generation(n) }),
+        1 => (id(), reason()).prop_map(|(id, reason)| Event::Failed { instance: instance(id), reason }),
+        1 => (1_u64..40).prop_map(|n| Event::Deadline { generation: generation(n) }),
+        3 => (1_u64..40, 0_u64..6).prop_map(|(n, number)| Event::Acknowledged { generation: generation(n), number }),
+        1 => (1_u64..40, 0_u64..6).prop_map(|(n, number)| Event::Dismissed { generation: generation(n), number }),
+    ]
+}
+
+/// Events that follow the node's own story: half of them are made to fit the record.
+fn fitting(event: Event, pairing: &Pairing) -> Event {
+    match (event, &pairing.state) {
+        (
+            Event::Launched {
+                instance, address, ..
+            },
+            PairingState::Requested { launch, .. },
+        ) => Event::Launched {
+            launch: launch.clone(),
+            instance,
+            address,
+        },
+        (Event::Ready { .. }, PairingState::Launched { instance, .. }) => Event::Ready {
+            instance: instance.clone(),
+            generation: pairing.generation,
+        },
+        (Event::Acknowledged { number, .. }, _) => {
+            let number = pairing.update_due.as_ref().map_or(number, |due| due.number);
+            Event::Acknowledged {
+                generation: pairing.generation,
+                number,
+            }
+        }
+        (event, _) => event,
+    }
+}
+
+proptest! {
+    /// Whatever comes in whatever order: generations and update numbers only grow, the same event twice
+    /// changes nothing more, and an instance leaves a pairing only by being released.
+    #[test]
+    fn any_history(steps in prop::collection::vec((any_event(), any::<bool>(), 0_u64..2 * 60_000), 1..80)) {
+        let mut pairing = after(&[]);
+        for (event, fits, later_ms) in steps {
+            let event = if fits { fitting(event, &pairing) } else { event };
+            let now_ms = NOW_MS + later_ms;
+            let transition = pairing.on(&event, now_ms);
+            let next = &transition.next;
+            prop_assert!(next.generation >= pairing.generation);
+            prop_assert!(next.update_number >= pairing.update_number);
+            if transition.verdict != Verdict::Accepted {
+                prop_assert_eq!(next, &pairing);
+            }
+            match (pairing.instance(), next.instance()) {
+                (Some(old), new) if new != Some(old) => {
+                    prop_assert_eq!(transition.release.as_ref(), Some(old));
+                    prop_assert_eq!(next.released.as_ref(), Some(old));
+                }
+                _ if transition.verdict == Verdict::Accepted => prop_assert_eq!(&transition.release, &None),
+                _ => {}
+            }
+            if transition.launch {
+                prop_assert!(next.instance().is_none());
+            }
+            let twice = next.on(&event, now_ms);
+            prop_assert_ne!(twice.verdict, Verdict::Accepted, "{:?} twice on {:?}", event, pairing);
+            prop_assert_eq!(&twice.next, next);
+            pairing = transition.next;
+        }
+    }
+
+    /// A stored record reads back as it was.
+    #[test]
+    fn serde_round_trip(steps in prop::collection::vec(any_event(), 1..40)) {
+        let mut pairing = after(&[resume(1)]);
+        for event in steps {
+            pairing = pairing.on(&fitting(event, &pairing), NOW_MS).next;
+            let text = serde_json::to_string(&pairing).expect("a record is JSON");
+            prop_assert_eq!(serde_json::from_str::<Pairing>(&text).expect("and reads back"), pairing.clone());
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Telling slurmctld: the present updates of nodes, packed into envelopes, sent until acknowledged.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use spillway_core::hostlist::{self, Hostlist};
+use spillway_core::message::{
+    ENVELOPE_LIFE_MS, Envelope, MAX_ENVELOPE_BYTES, ReportBody, Resend, Update, UpdateAction,
+};
+use spillway_core::name::{Generation, NodeName, RequestId};
+use spillway_core::pairing::{DueAction, Pairing};
+use tracing::info;
+
+use crate::fault::Fault;
+use crate::ports::{Clock, Control, Queues, Table};
+use crate::tally::{self, Tally};
+
+/// How long an update may go unacknowledged before it is sent again.
+pub const RESEND_SECONDS: u64 = 30;
+
+/// How many nodes an update names at most: an address takes at most 42 bytes as JSON (IPv6), a name of
+/// usual length 20 in a hostlist that does not fold, so that 300 stay below [`MAX_ENVELOPE_BYTES`].
+const MAX_UPDATE_NODES: usize = 300;
+
+/// How many nodes one resend timer names: timers are small messages.
+const MAX_TIMER_NODES: usize = 2_000;
+
+/// Sends what is due for `nodes` now, and sets the timer that looks whether it was acknowledged.
+/// `attempt` counts how often the same was sent before.
+pub async fn deliver<T: Table, Q: Queues, C: Clock>(
+    control: &Control<T, Q, C>,
+    nodes: &BTreeSet<NodeName>,
+    attempt: u32,
+) -> Result<Tally, Fault> {
+    let mut tally = Tally::default();
+    let nodes: Vec<NodeName> = nodes.iter().cloned().collect();
+    let stored = control.table.pairings(&nodes).await?;
+    let due: Vec<Pairing> = stored
+        .into_iter()
+        .map(|s| s.record)
+        .filter(|p| p.update_due.is_some())
+        .collect();
+    if due.is_empty() {
+        return Ok(tally);
+    }
+    for updates in pack(updates(&due)) {
+        send(control, updates, attempt).await?;
+    }
+    tally.add(tally::UPDATES_SENT, due.len());
+    let names: Vec<&NodeName> = due.iter().map(|pairing| &pairing.node).collect();
+    for names in names.chunks(MAX_TIMER_NODES) {
+        let timer = Resend {
+            nodes: hostlist::fold(names),
+            attempt: attempt + 1,
+        };
+        control
+            .queues
+            .send_report(ReportBody::Resend(timer), RESEND_SECONDS)
+            .await?;
+    }
+    Ok(tally)
+}
+
+async fn send<T: Table, Q: Queues, C: Clock>(
+    control: &Control<T, Q, C>,
+    updates: Vec<Update>,
+    attempt: u32,
+) -> Result<(), Fault> {
+    let issued_ms = control.clock.now_ms();
+    let envelope = Envelope {
+        envelope_id: control.clock.fresh_id(),
+        issued_ms,
+        expires_ms: issued_ms + ENVELOPE_LIFE_MS,
+        updates,
+    };
+    for update in &envelope.updates {
+        info!(
+            request_id = update.request_id.as_ref().map(RequestId::as_str),
+            envelope_id = envelope.envelope_id,
+            generation = %update.generation,
+            nodes = update.nodes,
+            attempt,
+            "update {} for {}",
+            verb(&update.action),
+            update.nodes,
+        );
+    }
+    control.queues.send_envelope(envelope).await
+}
+
+fn verb(action: &UpdateAction) -> &'static str {
+    match action {
+        UpdateAction::Address { .. } => "address",
+        UpdateAction::Fail { .. } => "fail",
+    }
+}
+
+/// The due updates, nodes with the same one together, at most [`MAX_UPDATE_NODES`] in each.
+fn updates(due: &[Pairing]) -> Vec<Update> {
+    type Key<'a> = (Generation, u64, Option<&'a RequestId>, Option<&'a str>);
+    let mut groups: BTreeMap<Key<'_>, Vec<&Pairing>> = BTreeMap::new();
+    for pairing in due {
+        let Some(update) = &pairing.update_due else {
+            continue;
+        };
+        let reason = match &update.action {
+            DueAction::Address { .. } => None,
+            DueAction::Fail { reason } => Some(reason.as_str()),
+        };
+        let key = (
+            pairing.generation,
+            update.number,
+            pairing.request_id.as_ref(),
+            reason,
+        );
+        groups.entry(key).or_default().push(pairing);
+    }
+    let mut updates = Vec::new();
+    for ((generation, number, request_id, reason), members) in groups {
+        for members in members.chunks(MAX_UPDATE_NODES) {
+            let nodes = hostlist::fold(members.iter().map(|pairing| &pairing.node));
+            let action = match reason {
+                Some(reason) => UpdateAction::Fail {
+                    reason: reason.to_owned(),
+                },
+                None => UpdateAction::Address {
+                    addresses: members.iter().filter_map(|p| address(p)).collect(),
+                },
+            };
+            updates.push(Update {
+                nodes,
+                generation,
+                number,
+                request_id: request_id.cloned(),
+                action,
+            });
+        }
+    }
+    updates
+}
+
+fn address(pairing: &Pairing) -> Option<std::net::IpAddr> {
+    match pairing.update_due.as_ref()?.action {
+        DueAction::Address { address } => Some(address),
+        DueAction::Fail { .. } => None,
+    }
+}
+
+/// Fills envelopes up to [`MAX_ENVELOPE_BYTES`]; an update too large by itself is halved.
+fn pack(updates: Vec<Update>) -> Vec<Vec<Update>> {
+    /// Room for the message's and the envelope's own fields.
+    const FRAME_BYTES: usize = 1_000;
+    let mut envelopes: Vec<Vec<Update>> = Vec::new();
+    let mut used = 0;
+    let mut open = updates;
+    open.reverse();
+    while let Some(update) = open.pop() {
+        let bytes =
+            serde_json::to_string(&update).map_or(MAX_ENVELOPE_BYTES, |text| text.len() + 1);
+        if bytes + FRAME_BYTES > MAX_ENVELOPE_BYTES
+            && let Some((first, second)) = halves(&update)
+        {
+            open.push(second);
+            open.push(first);
+            continue;
+        }
+        match envelopes.last_mut() {
+            Some(last) if used + bytes + FRAME_BYTES <= MAX_ENVELOPE_BYTES => {
+                last.push(update);
+                used += bytes;
+            }
+            _ => {
+                envelopes.push(vec![update]);
+                used = bytes;
+            }
+        }
+    }
+    envelopes
+}
+
+/// The same update for the first and the second half of its nodes; none for a single node.
+fn halves(update: &Update) -> Option<(Update, Update)> {
+    let names: Vec<String> = Hostlist::parse(&update.nodes).ok()?.iter().collect();
+    let middle = names.len() / 2;
+    if middle == 0 {
+        return None;
+    }
+    let part = |range: std::ops::Range<usize>| {
+        let action = match &update.action {
+            UpdateAction::Address { addresses } => UpdateAction::Address {
+                addresses: addresses[range.clone()].to_vec(),
+            },
+            fail @ UpdateAction::Fail { .. } => fail.clone(),
+        };
+        Update {
+            nodes: hostlist::fold(&names[range]),
+            action,
+            ..update.clone()
+        }
+    };
+    Some((part(0..middle), part(middle..names.len())))
+}

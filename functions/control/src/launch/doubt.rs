@@ -1,0 +1,143 @@
+//! Finding out what a call launched. The answer of EC2 may be lost, the worker may die before it stores
+//! it, and a repeated call may answer less than it launched. What bears the attempt's tags was launched.
+
+use std::collections::BTreeSet;
+
+use spillway_core::name::InstanceId;
+use spillway_core::plan::LaunchCall;
+use tracing::{info, warn};
+
+use super::{Budget, Progress};
+use crate::fault::{Fault, FaultKind};
+use crate::ports::{Clock, Ec2};
+use crate::record::LaunchAnswer;
+
+/// How long EC2 may take to show an instance that it has launched (EC2 API, eventual consistency: seconds
+/// as a rule). Only after that is an instance that is not shown taken for not launched.
+const GRACE_MS: u64 = 10_000;
+
+/// How long between two looks.
+const LOOK_MS: u64 = 1_000;
+
+/// How long a call with unknown outcome is left alone before it is repeated.
+const REPEAT_SECONDS: u64 = 5;
+
+/// What is known of a call.
+pub(super) enum Outcome {
+    /// This is what it launched, and why not more.
+    Known(LaunchAnswer),
+    /// Ask again later.
+    Unknown(Progress),
+}
+
+/// One call of which the table holds no answer.
+pub(super) struct Doubt<'a, E, C> {
+    pub ec2: &'a E,
+    pub clock: &'a C,
+    pub call: &'a LaunchCall,
+    /// The tags that only its instances bear.
+    pub tags: &'a std::collections::BTreeMap<String, String>,
+    pub budget: Budget,
+}
+
+impl<E: Ec2, C: Clock> Doubt<'_, E, C> {
+    /// Makes the call for the first time.
+    pub(super) async fn make(&self) -> Result<Outcome, Fault> {
+        let answer = self.ec2.launch(self.call).await;
+        self.understand(answer).await
+    }
+
+    /// Settles a call that may have been made before: looks first, then repeats it word for word.
+    pub(super) async fn settle(&self) -> Result<Outcome, Fault> {
+        let found = self.find().await?;
+        if self.is_complete(found.len()) {
+            info!(
+                found = found.len(),
+                "an earlier worker's call had launched everything"
+            );
+            return Ok(known(found, Vec::new()));
+        }
+        self.make().await
+    }
+
+    async fn understand(&self, answer: Result<LaunchAnswer, Fault>) -> Result<Outcome, Fault> {
+        match answer {
+            Ok(LaunchAnswer { instances, faults }) => {
+                if self.is_complete(instances.len()) {
+                    return Ok(known(instances.into_iter().collect(), faults));
+                }
+                // Less than asked for: either EC2 has no more, or the call had been made before and its
+                // answer now lacks instances. Only the tags tell.
+                let explained = !faults.is_empty();
+                let found = self
+                    .look(instances.into_iter().collect(), explained)
+                    .await?;
+                Ok(known(found, faults))
+            }
+            Err(fault) => match fault.kind {
+                FaultKind::Conflict => {
+                    warn!(%fault, "the call's token was used before: launched already");
+                    Ok(known(self.look(BTreeSet::new(), false).await?, Vec::new()))
+                }
+                FaultKind::Transient => {
+                    warn!(%fault, "the call's outcome is unknown");
+                    let found = self.find().await?;
+                    if self.is_complete(found.len()) {
+                        return Ok(known(found, Vec::new()));
+                    }
+                    Ok(Outcome::Unknown(Progress::Wait {
+                        seconds: REPEAT_SECONDS,
+                    }))
+                }
+                _ => Ok(known(self.find().await?, vec![fault])),
+            },
+        }
+    }
+
+    /// Looks for the attempt's instances until all are there or the grace period ends. Where the answer
+    /// itself explains what is missing, one look is enough.
+    async fn look(
+        &self,
+        known: BTreeSet<InstanceId>,
+        once: bool,
+    ) -> Result<BTreeSet<InstanceId>, Fault> {
+        let until_ms = self.clock.now_ms() + GRACE_MS;
+        let mut found = known;
+        loop {
+            found.extend(self.find().await?);
+            if once || self.is_complete(found.len()) || self.clock.now_ms() >= until_ms {
+                return Ok(found);
+            }
+            if !self.budget.lasts(self.clock) {
+                return Err(Fault {
+                    kind: FaultKind::Transient,
+                    service: "ec2".into(),
+                    operation: "DescribeInstances".into(),
+                    code: "GracePeriod".into(),
+                    message: "the invocation's time ran out before EC2 showed what was launched"
+                        .into(),
+                });
+            }
+            self.clock.sleep_ms(LOOK_MS).await;
+        }
+    }
+
+    async fn find(&self) -> Result<BTreeSet<InstanceId>, Fault> {
+        let seen = self.ec2.find(self.tags).await?;
+        Ok(seen
+            .into_iter()
+            .map(|instance| instance.instance_id)
+            .collect())
+    }
+
+    fn is_complete(&self, count: usize) -> bool {
+        count >= self.call.count as usize
+    }
+}
+
+fn known(instances: BTreeSet<InstanceId>, faults: Vec<Fault>) -> Outcome {
+    Outcome::Known(LaunchAnswer {
+        instances: instances.into_iter().collect(),
+        faults,
+    })
+}

@@ -1,0 +1,177 @@
+//! Putting events to pairings: read, ask the state machine, write under the version read, again where
+//! another writer was quicker. And seeing through the termination of instances that were let go.
+
+use std::collections::BTreeSet;
+
+use spillway_core::message::{MAX_RELEASE_IDS, ReleaseInstances, SuspendQueueBody};
+use spillway_core::name::{InstanceId, NodeName};
+use spillway_core::pairing::{Event, Pairing, PairingState, Transition, Verdict};
+
+use crate::fault::{Fault, FaultKind};
+use crate::ports::{Clock, Control, InstanceWrite, PairingWrite, Queues, Table};
+use crate::record::InstanceState;
+
+/// How often a pairing is read again because another writer was quicker. A node has at most a handful of
+/// writers at a time (a launch, a suspend, a report, a timer); more means that something is broken.
+const MAX_CONFLICTS: usize = 8;
+
+/// An event that was put to a node's pairing, and what came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// Whose.
+    pub node: NodeName,
+    /// The last of the event's transitions.
+    pub transition: Transition,
+}
+
+/// Puts an event to each pairing named and stores what changes. A node named twice is an error of the
+/// caller's; callers take their names from a set.
+pub async fn apply<T: Table, Q: Queues, C: Clock>(
+    control: &Control<T, Q, C>,
+    events: Vec<(NodeName, Event)>,
+) -> Result<Vec<Applied>, Fault> {
+    let mut applied = Vec::with_capacity(events.len());
+    let mut open = events;
+    for _ in 0..MAX_CONFLICTS {
+        if open.is_empty() {
+            return Ok(applied);
+        }
+        open = apply_once(control, open, &mut applied).await?;
+    }
+    if open.is_empty() {
+        return Ok(applied);
+    }
+    Err(Fault {
+        kind: FaultKind::Transient,
+        service: "dynamodb".into(),
+        operation: "TransactWriteItems".into(),
+        code: "PairingContended".to_owned(),
+        message: format!(
+            "{} pairings changed {MAX_CONFLICTS} times while they were written",
+            open.len()
+        ),
+    })
+}
+
+/// One round; answers the events whose pairing has moved on meanwhile.
+async fn apply_once<T: Table, Q: Queues, C: Clock>(
+    control: &Control<T, Q, C>,
+    events: Vec<(NodeName, Event)>,
+    applied: &mut Vec<Applied>,
+) -> Result<Vec<(NodeName, Event)>, Fault> {
+    let names: Vec<NodeName> = events.iter().map(|(node, _)| node.clone()).collect();
+    let now_ms = control.clock.now_ms();
+    let mut writes = Vec::new();
+    let mut pending = Vec::new();
+    for ((node, event), stored) in events
+        .into_iter()
+        .zip(control.table.pairings(&names).await?)
+    {
+        let transition = stored.record.on(&event, now_ms);
+        if transition.verdict == Verdict::Accepted {
+            writes.push(PairingWrite {
+                pairing: transition.next.clone(),
+                expected_version: stored.version,
+                instance: instance_write(&transition),
+            });
+            pending.push((node, event, transition));
+        } else {
+            applied.push(Applied { node, transition });
+        }
+    }
+    let mut again = Vec::new();
+    let written = if writes.is_empty() {
+        Vec::new()
+    } else {
+        control.table.write_pairings(&writes).await?
+    };
+    for ((node, event, transition), written) in pending.into_iter().zip(written) {
+        if written {
+            applied.push(Applied { node, transition });
+        } else {
+            again.push((node, event));
+        }
+    }
+    Ok(again)
+}
+
+/// What becomes of an instance together with an accepted transition: at most one thing.
+fn instance_write(transition: &Transition) -> Option<InstanceWrite> {
+    if let Some(instance_id) = &transition.release {
+        return Some(InstanceWrite::Release(instance_id.clone()));
+    }
+    if let Some(instance_id) = &transition.admit {
+        return Some(InstanceWrite::Admit(instance_id.clone()));
+    }
+    let instance_id = transition.regenerate.clone()?;
+    match &transition.next.state {
+        PairingState::Launched {
+            address,
+            deadline_ms,
+            ..
+        } => Some(InstanceWrite::Pair {
+            instance_id,
+            address: *address,
+            deadline_ms: *deadline_ms,
+        }),
+        _ => None,
+    }
+}
+
+/// The instances that these events let go. A repeated event names them again, because whoever saw it first
+/// may have died before it asked for their termination.
+#[must_use]
+pub fn released(applied: &[Applied]) -> BTreeSet<InstanceId> {
+    applied
+        .iter()
+        .flat_map(|Applied { transition, .. }| {
+            let Transition {
+                verdict,
+                next: Pairing { released, .. },
+                release,
+                ..
+            } = transition;
+            let again = if *verdict == Verdict::Repeated {
+                released.as_ref()
+            } else {
+                None
+            };
+            release.iter().chain(again)
+        })
+        .cloned()
+        .collect()
+}
+
+/// Asks `terminate` to end those of `ids` whose items say released.
+pub async fn ask_termination<T: Table, Q: Queues, C: Clock>(
+    control: &Control<T, Q, C>,
+    ids: BTreeSet<InstanceId>,
+) -> Result<(), Fault> {
+    let due = still_released(control, ids).await?;
+    for ids in due.chunks(MAX_RELEASE_IDS) {
+        let body = ReleaseInstances {
+            instance_ids: ids.to_vec(),
+        };
+        control
+            .queues
+            .send_suspend(SuspendQueueBody::Release(body))
+            .await?;
+    }
+    Ok(())
+}
+
+/// Those of `ids` whose items say released, and no other state.
+pub async fn still_released<T: Table, Q: Queues, C: Clock>(
+    control: &Control<T, Q, C>,
+    ids: BTreeSet<InstanceId>,
+) -> Result<Vec<InstanceId>, Fault> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids: Vec<InstanceId> = ids.into_iter().collect();
+    let records = control.table.instances(&ids).await?;
+    let released = records
+        .into_iter()
+        .filter(|record| record.state == InstanceState::Released);
+    Ok(released.map(|record| record.instance_id).collect())
+}

@@ -1,0 +1,240 @@
+//! The ports: what the use-cases need of the world, in our own words. Adapters live in `functions/aws` and
+//! `functions/ec2`; the simulation's live in `tests/world`.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::IpAddr;
+
+use spillway_core::config::Policy;
+use spillway_core::message::{Envelope, ReportBody, ResumeQueueBody, SuspendQueueBody};
+use spillway_core::name::{ClusterName, InstanceId, NodeName};
+use spillway_core::pairing::{LaunchKey, Pairing};
+use spillway_core::plan::LaunchCall;
+
+use crate::fault::Fault;
+use crate::record::{
+    AttemptKey, AttemptRecord, HeartbeatRecord, InstanceRecord, LaunchAnswer, NodeStatesRecord,
+    RequestRecord, Stored,
+};
+
+/// A change of one pairing and, in the same transaction, of one instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PairingWrite {
+    /// The record to store.
+    pub pairing: Pairing,
+    /// The version it was read at; the write fails if the table holds another.
+    pub expected_version: u64,
+    /// What becomes of an instance with it.
+    pub instance: Option<InstanceWrite>,
+}
+
+/// A change of one instance item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InstanceWrite {
+    /// It serves the node at the pairing's generation: node, generation, address and deadline are set,
+    /// state becomes paired. Fails (as a version conflict would) where the item is released or terminated.
+    Pair {
+        /// Which.
+        instance_id: InstanceId,
+        /// Its private address.
+        address: IpAddr,
+        /// When the node must have joined.
+        deadline_ms: u64,
+    },
+    /// State becomes released, unless terminated; the item is made where there is none.
+    Release(InstanceId),
+    /// slurmctld knows its address at the pairing's generation.
+    Admit(InstanceId),
+}
+
+/// The state table. Reads are strongly consistent but for [`Table::nodes_with_update_due`].
+pub trait Table: Sync {
+    /// The policy last pushed.
+    fn policy(&self) -> impl Future<Output = Result<Option<Policy>, Fault>> + Send;
+
+    /// One per name, in the order of `nodes`; version 0 and [`Pairing::new`] for a node never heard of.
+    fn pairings(
+        &self,
+        nodes: &[NodeName],
+    ) -> impl Future<Output = Result<Vec<Stored<Pairing>>, Fault>> + Send;
+
+    /// Writes each change alone: one that fails does not fail the others. Answers, in order, which were
+    /// written; `false` means that the record has moved on and must be read again.
+    fn write_pairings(
+        &self,
+        writes: &[PairingWrite],
+    ) -> impl Future<Output = Result<Vec<bool>, Fault>> + Send;
+
+    /// Names of nodes whose update is unacknowledged, by an index that may lag: a hint, never a decision.
+    fn nodes_with_update_due(&self) -> impl Future<Output = Result<Vec<NodeName>, Fault>> + Send;
+
+    /// Those that exist, in no order.
+    fn instances(
+        &self,
+        ids: &[InstanceId],
+    ) -> impl Future<Output = Result<Vec<InstanceRecord>, Fault>> + Send;
+
+    /// Marks instances released where they are neither paired nor terminated, making the item where there
+    /// is none. For instances that no pairing took.
+    fn release_unpaired(
+        &self,
+        ids: &[InstanceId],
+    ) -> impl Future<Output = Result<(), Fault>> + Send;
+
+    /// Marks released instances terminated.
+    fn mark_terminated(&self, ids: &[InstanceId])
+    -> impl Future<Output = Result<(), Fault>> + Send;
+
+    /// A request part, if it ever came.
+    fn request(
+        &self,
+        key: &LaunchKey,
+    ) -> impl Future<Output = Result<Option<Stored<RequestRecord>>, Fault>> + Send;
+
+    /// Stores a request part read at `expected_version`; `false` if another was quicker.
+    fn put_request(
+        &self,
+        key: &LaunchKey,
+        record: &RequestRecord,
+        expected_version: u64,
+    ) -> impl Future<Output = Result<bool, Fault>> + Send;
+
+    /// An attempt, if it was ever written.
+    fn attempt(
+        &self,
+        key: &AttemptKey,
+    ) -> impl Future<Output = Result<Option<AttemptRecord>, Fault>> + Send;
+
+    /// Writes a new attempt; `false` if one is there already.
+    fn put_attempt(
+        &self,
+        key: &AttemptKey,
+        record: &AttemptRecord,
+    ) -> impl Future<Output = Result<bool, Fault>> + Send;
+
+    /// Adds the answer to an attempt.
+    fn answer_attempt(
+        &self,
+        key: &AttemptKey,
+        answer: &LaunchAnswer,
+    ) -> impl Future<Output = Result<(), Fault>> + Send;
+
+    /// The agent's last sign of life.
+    fn heartbeat(&self) -> impl Future<Output = Result<Option<HeartbeatRecord>, Fault>> + Send;
+
+    /// Stores a sign of life unless a later one is there.
+    fn put_heartbeat(
+        &self,
+        record: &HeartbeatRecord,
+    ) -> impl Future<Output = Result<(), Fault>> + Send;
+
+    /// Stores slurmctld's node states unless later ones are there.
+    fn put_node_states(
+        &self,
+        record: &NodeStatesRecord,
+    ) -> impl Future<Output = Result<(), Fault>> + Send;
+}
+
+/// The queues. A delay above [`MAX_DELAY_SECONDS`] is cut to it.
+pub trait Queues: Sync {
+    /// To `launch`.
+    fn send_resume(
+        &self,
+        body: ResumeQueueBody,
+        delay_seconds: u64,
+    ) -> impl Future<Output = Result<(), Fault>> + Send;
+    /// To `terminate`.
+    fn send_suspend(
+        &self,
+        body: SuspendQueueBody,
+    ) -> impl Future<Output = Result<(), Fault>> + Send;
+    /// To `report`.
+    fn send_report(
+        &self,
+        body: ReportBody,
+        delay_seconds: u64,
+    ) -> impl Future<Output = Result<(), Fault>> + Send;
+    /// To the agent.
+    fn send_envelope(&self, envelope: Envelope) -> impl Future<Output = Result<(), Fault>> + Send;
+}
+
+/// SQS delays a message by at most this long (SQS SendMessage, DelaySeconds).
+pub const MAX_DELAY_SECONDS: u64 = 900;
+
+/// What DescribeInstances says of one instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstanceSeen {
+    /// EC2's id.
+    pub instance_id: InstanceId,
+    /// `pending`, `running`, `shutting-down`, `terminated`, `stopping`, `stopped`.
+    pub state: String,
+    /// Private address of device 0 on network card 0.
+    pub address: Option<IpAddr>,
+    /// As EC2 names it.
+    pub instance_type: String,
+    /// Availability zone.
+    pub zone: String,
+}
+
+impl InstanceSeen {
+    /// Whether it can still serve.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        matches!(self.state.as_str(), "pending" | "running")
+    }
+}
+
+/// EC2.
+pub trait Ec2: Sync {
+    /// Makes the call, once as far as EC2 is concerned: the SDK may repeat it with its token.
+    fn launch(&self, call: &LaunchCall)
+    -> impl Future<Output = Result<LaunchAnswer, Fault>> + Send;
+
+    /// All instances that bear the tags of the attempt, whatever their state.
+    fn find(
+        &self,
+        tags: &BTreeMap<String, String>,
+    ) -> impl Future<Output = Result<Vec<InstanceSeen>, Fault>> + Send;
+
+    /// Those of `ids` that EC2 shows by now.
+    fn describe(
+        &self,
+        ids: &[InstanceId],
+    ) -> impl Future<Output = Result<Vec<InstanceSeen>, Fault>> + Send;
+
+    /// Terminates; an instance that is not there counts as terminated. Answers those done.
+    fn terminate(
+        &self,
+        ids: &[InstanceId],
+    ) -> impl Future<Output = Result<Vec<InstanceId>, Fault>> + Send;
+
+    /// Sets tags on instances that bear ours.
+    fn tag(
+        &self,
+        ids: &[InstanceId],
+        tags: &BTreeMap<String, String>,
+    ) -> impl Future<Output = Result<(), Fault>> + Send;
+}
+
+/// Time and chance.
+pub trait Clock: Sync {
+    /// Unix milliseconds.
+    fn now_ms(&self) -> u64;
+    /// Waits.
+    fn sleep_ms(&self, ms: u64) -> impl Future<Output = ()> + Send;
+    /// A random identifier, unique for ever.
+    fn fresh_id(&self) -> String;
+}
+
+/// What every use-case has at hand.
+#[derive(Debug)]
+pub struct Control<T, Q, C> {
+    /// The cluster this control plane serves, and no other.
+    pub cluster: ClusterName,
+    /// State.
+    pub table: T,
+    /// Roads.
+    pub queues: Q,
+    /// Time.
+    pub clock: C,
+}

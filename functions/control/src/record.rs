@@ -1,0 +1,129 @@
+//! What the table keeps besides pairings: instances, requests, attempts, the heartbeat.
+//!
+//! Each record is one item. Instance items have a life of their own: re-pairing a node never forgets one.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use spillway_core::message::{NodesInState, ResumeRequest};
+use spillway_core::name::{Generation, InstanceId, NodeName};
+use spillway_core::pairing::LaunchKey;
+use spillway_core::plan::{LaunchCall, LaunchPlan};
+
+use crate::fault::Fault;
+
+/// A record and the version it was read at; 0 for one that does not exist yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored<T> {
+    /// The record.
+    pub record: T,
+    /// Grows by one with each write; a write names the one it saw.
+    pub version: u64,
+}
+
+/// The life of an instance with us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InstanceState {
+    /// It serves a node.
+    Paired,
+    /// It serves none and is to be terminated.
+    Released,
+    /// EC2 has taken the termination.
+    Terminated,
+}
+
+/// One instance. Its key in the table is its ARN, so that the instance may read this item and no other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceRecord {
+    /// EC2's id.
+    pub instance_id: InstanceId,
+    /// Where it stands.
+    pub state: InstanceState,
+    /// The node it serves or last served; absent if it never served one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeName>,
+    /// The node's generation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<Generation>,
+    /// The generation for which slurmctld has acknowledged the address; slurmd starts when it is ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acknowledged_generation: Option<Generation>,
+    /// Its private address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
+    /// When the node must have joined, Unix milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+}
+
+/// A part of a resume request and what is planned for it. Kept longer than any queue keeps its messages,
+/// so that no redelivery or redrive finds it forgotten.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestRecord {
+    /// The message as it came.
+    pub request: ResumeRequest,
+    /// Absent until the nodes are accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<LaunchPlan>,
+    /// Until when the worker that last took it may be at it, Unix milliseconds.
+    pub lease_until_ms: u64,
+    /// Everything was done that could be.
+    pub done: bool,
+}
+
+/// Which call to EC2: the n-th attempt for one chunk of one launch.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct AttemptKey {
+    /// The launch.
+    pub launch: LaunchKey,
+    /// Index of the chunk in the plan.
+    pub chunk: u32,
+    /// 1-based.
+    pub attempt: u32,
+}
+
+/// A call to EC2, written down before it is made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptRecord {
+    /// The exact call; a redelivery repeats it word for word or not at all.
+    pub call: LaunchCall,
+    /// Which of the chunk's recipes, 0-based.
+    pub recipe: u32,
+    /// What EC2 answered, once known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<LaunchAnswer>,
+}
+
+/// What came of a call.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaunchAnswer {
+    /// What was launched; the count of what is missing comes from here.
+    pub instances: Vec<InstanceId>,
+    /// Why not more, one per code. The count of what is missing never comes from here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<Fault>,
+}
+
+/// The agent's last sign of life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeartbeatRecord {
+    /// When SQS took it, Unix milliseconds, by AWS's clock.
+    pub received_ms: u64,
+    /// When the agent says it sent it.
+    pub sent_ms: u64,
+    /// slurmctld's version, when it answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slurm_version: Option<String>,
+    /// Requests still in the spool.
+    pub spooled: u64,
+}
+
+/// slurmctld's node states as last reported.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatesRecord {
+    /// When slurmctld was asked.
+    pub observed_ms: u64,
+    /// By state.
+    pub states: Vec<NodesInState>,
+}

@@ -1,0 +1,299 @@
+//! What comes back: acknowledgements, signs of life, nodes that joined or cannot, and the timers that look
+//! whether something is late.
+
+use std::collections::BTreeSet;
+
+use spillway_core::message::{
+    Acknowledge, HEARTBEAT_STALE_MS, Heartbeat, JoinDeadline, MAX_REASON_CHARS, NodeFailed,
+    NodeReady, NodeStates, ReportBody, Resend, UpdateOutcome,
+};
+use spillway_core::name::{InstanceId, NodeName};
+use spillway_core::pairing::{Event, Verdict};
+use tracing::{info, warn};
+
+use crate::deliver::deliver;
+use crate::fault::Fault;
+use crate::names::{NamesError, distinct};
+use crate::pairings::{Applied, apply, ask_termination, released};
+use crate::ports::{Clock, Control, MAX_DELAY_SECONDS, Queues, Table};
+use crate::record::{HeartbeatRecord, NodeStatesRecord};
+use crate::tally::{self, Tally};
+
+/// How often an unacknowledged update is sent again: an hour of resends. By then its node's deadline has
+/// long passed, and an agent that comes back says hello.
+const MAX_RESENDS: u32 = 120;
+
+/// Why a report was not taken in.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// The message is wrong and stays wrong.
+    #[error("report names no valid nodes")]
+    Names(#[from] NamesError),
+    /// A call failed; the message is to be delivered again.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+}
+
+/// Takes in one message of the reports queue. `sent_ms` is when SQS took it.
+pub async fn report<T: Table, Q: Queues, C: Clock>(
+    control: &Control<T, Q, C>,
+    body: ReportBody,
+    sent_ms: u64,
+) -> Result<Tally, ReportError> {
+    match body {
+        ReportBody::Acknowledge(acknowledge) => acknowledged(control, acknowledge).await,
+        ReportBody::Heartbeat(heartbeat) => heard(control, heartbeat, sent_ms).await,
+        ReportBody::NodeStates(states) => observed(control, states).await,
+        ReportBody::Ready(ready) => joined(control, ready).await,
+        ReportBody::Failed(failed) => cannot_join(control, failed).await,
+        ReportBody::Resend(resend) => resend_due(control, resend).await,
+        ReportBody::JoinDeadline(deadline) => deadline_passed(control, deadline).await,
+    }
+}
+
+async fn acknowledged<T: Table, Q: Queues, C: Clock>(
+    control: &Control<T, Q, C>,
+    acknowledge: Acknowledge,
+) -> Result<Tally, ReportError> {
+    let mut tally = Tally::default();
+    for result in acknowledge.results {
+        let (generation, number) = (result.generation, result.number);
+        let event = match &result.outcome {
+            UpdateOutcome::Applied => Event::Acknowledged { generation, number },
+            UpdateOutcome::Stale { reason } => {
+                info!(nodes = result.nodes, %generation, reason, "the agent found an update overtaken");
+                Event::Dismissed { generation, number }
+            }
+            UpdateOutcome::Refused { reason } => {
+                warn!(nodes = result.nodes, %generation, reason, "slurmctld refused an update");
+                tally.add(tally::UPDATES_REFUSED, 1);
+                Event::Dismissed { generation, number }
+            }
+        };
+        let nodes = distinct(&result.nodes)?;
+        let applied = apply(
+            control,
+            nodes
+                .into_iter()
+                .map(|node| (node, event.clone()))
+                .collect(),
+        )
+        .await?;
+        tally.add(tally::UPDATES_ACKNOWLEDGED, accepted(&applied).len());
+    }
+    info!(
+        envelope_id = acknowledge.envelope_id,
+        "envelope acknowledged"
+    );
+    Ok(tally)
+}
+
+async fn heard<T: Table, Q: Queues, C: Clock>(
+    control: &Control<T, Q, C>,
+    heartbeat: Heartbeat,
+    sent_ms: u64,
+) -> Result<Tally, ReportError> {
+    let mut tally = Tally::default();
+    let record = HeartbeatRecord {
+        received_ms: sent_ms,
+        sent_ms: heartbeat.sent_ms,
+        slurm_version: heartbeat.slurm_version,
+        spooled: heartbeat.spooled,
+    };
+    control.table.put_heartbeat(&record).await?;
+    // Ages stay far below 2^52 milliseconds.
+    #[expect(clippy::cast_precision_loss)]
+    tally.set(
+        tally::HEARTBEAT_AGE_SECONDS,
+        control.clock.now_ms().saturating_sub(sent_ms) as f64 / 1000.0,
+    );
+    if heartbeat.hello {
+        let due: BTreeSet<NodeName> = control
+            .table
+            .nodes_with_update_due()
+            .await?
+            .into_iter()
+            .collect();
+        info!(
+            nodes = due.len(),
+            "the agent says hello; it is told what is due now"
+        );
+        tally.merge(&deliver(control, &due, 0).await?);
+    }
+    Ok(tally)
+}
+
+async fn observed<T: Table, Q: Queues, C: Clock>(
+    control: &Control<T, Q, C>,
+    states: NodeStates,
+) -> Result<Tally, ReportError> {
+    let record = NodeStatesRecord {
+        observed_ms: states.observed_ms,
+        states: states.states,
+    };
+    control.table.put_node_states(&record).await?;
+    Ok(Tally::default())
+}
+
+async fn joined<T: Table, Q: Queues, C: Clock>(
+    control: &Control<T, Q, C>,
+    ready: NodeReady,
+) -> Result<Tally, ReportError> {
+    let mut tally = Tally::default();
+    let event = Event::Ready {
+        instance: ready.instance_id.clone(),
+        generation: ready.generation,
+    };
+    let applied = apply(control, vec![(ready.node.clone(), event)]).await?;
+    let (node, instance_id, generation) = (&ready.node, &ready.instance_id, ready.generation);
+    match accepted(&applied).as_slice() {
+        [] => info!(%node, %instance_id, %generation, "ready report changes nothing"),
+        ready => {
+            tally.add(tally::NODES_READY, ready.len());
+            info!(%node, %instance_id, %generation, "{node} has joined");
+        }
+    }
+    see_through(control, &applied, Some(ready.instance_id)).await?;
+    Ok(tally)
+}
+
+async fn cannot_join<T: Table, Q: Queues, C: Clock>(
+    control: &Control<T, Q, C>,
+    failed: NodeFailed,
+) -> Result<Tally, ReportError> {
+    let mut tally = Tally::default();
+    let instance = failed.instance_id;
+    // The instance's own item tells the node; what the report says of it is not needed.
+    let record = control
+        .table
+        .instances(std::slice::from_ref(&instance))
+        .await?
+        .pop();
+    let Some(node) = record.and_then(|record| record.node) else {
+        warn!(instance_id = %instance, reason = failed.reason, "an instance that serves no node reports failure");
+        return Ok(tally);
+    };
+    let reason = reason(&failed.reason);
+    warn!(%node, instance_id = %instance, reason, "{node} cannot join");
+    let event = Event::Failed {
+        instance: instance.clone(),
+        reason,
+    };
+    let applied = apply(control, vec![(node, event)]).await?;
+    tally.add(tally::NODES_FAILED, accepted(&applied).len());
+    see_through(control, &applied, Some(instance)).await?;
+    Ok(tally)
+}
+
+/// Slurm's Reason: marked as ours, on one line, of bounded length.
+fn reason(text: &str) -> String {
+    let line: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    let marked = if line.starts_with("spillway:") {
+        line
+    } else {
+        format!("spillway: {line}")
+    };
+    marked.chars().take(MAX_REASON_CHARS).collect()
+}
+
+async fn resend_due<T: Table, Q: Queues, C: Clock>(
+    control: &Control<T, Q, C>,
+    resend: Resend,
+) -> Result<Tally, ReportError> {
+    let nodes = distinct(&resend.nodes)?;
+    let names: Vec<NodeName> = nodes.iter().cloned().collect();
+    let stored = control.table.pairings(&names).await?;
+    let due: BTreeSet<NodeName> = stored
+        .into_iter()
+        .filter(|s| s.record.update_due.is_some())
+        .map(|s| s.record.node)
+        .collect();
+    let mut tally = Tally::default();
+    if due.is_empty() {
+        return Ok(tally);
+    }
+    tally.add(tally::UPDATES_UNACKNOWLEDGED, due.len());
+    if agent_is_away(control).await? {
+        warn!(
+            nodes = due.len(),
+            "updates wait for the agent, which has not been heard of"
+        );
+        return Ok(tally);
+    }
+    if resend.attempt > MAX_RESENDS {
+        warn!(
+            nodes = due.len(),
+            attempts = resend.attempt,
+            "updates were never acknowledged; given up"
+        );
+        return Ok(tally);
+    }
+    tally.merge(&deliver(control, &due, resend.attempt).await?);
+    Ok(tally)
+}
+
+/// While the agent is away nothing is sent again; it says hello when it is back.
+async fn agent_is_away<T: Table, Q: Queues, C: Clock>(
+    control: &Control<T, Q, C>,
+) -> Result<bool, Fault> {
+    let now_ms = control.clock.now_ms();
+    let heartbeat = control.table.heartbeat().await?;
+    Ok(heartbeat.is_none_or(|heard| now_ms.saturating_sub(heard.received_ms) > HEARTBEAT_STALE_MS))
+}
+
+async fn deadline_passed<T: Table, Q: Queues, C: Clock>(
+    control: &Control<T, Q, C>,
+    timer: JoinDeadline,
+) -> Result<Tally, ReportError> {
+    let mut tally = Tally::default();
+    let left_ms = timer.deadline_ms.saturating_sub(control.clock.now_ms());
+    if left_ms > 0 {
+        let delay_seconds = left_ms.div_ceil(1000).min(MAX_DELAY_SECONDS);
+        control
+            .queues
+            .send_report(ReportBody::JoinDeadline(timer), delay_seconds)
+            .await?;
+        return Ok(tally);
+    }
+    let event = Event::Deadline {
+        generation: timer.generation,
+    };
+    let nodes = distinct(&timer.nodes)?;
+    let applied = apply(
+        control,
+        nodes
+            .into_iter()
+            .map(|node| (node, event.clone()))
+            .collect(),
+    )
+    .await?;
+    let late = accepted(&applied);
+    if !late.is_empty() {
+        warn!(generation = %timer.generation, nodes = ?late, "{} nodes did not join in time", late.len());
+    }
+    tally.add(tally::NODES_FAILED, late.len());
+    see_through(control, &applied, None).await?;
+    Ok(tally)
+}
+
+fn accepted(applied: &[Applied]) -> Vec<&NodeName> {
+    applied
+        .iter()
+        .filter(|a| a.transition.verdict == Verdict::Accepted)
+        .map(|a| &a.node)
+        .collect()
+}
+
+/// Has what was let go terminated; the sender too, should it be an instance that nothing needs any more.
+async fn see_through<T: Table, Q: Queues, C: Clock>(
+    control: &Control<T, Q, C>,
+    applied: &[Applied],
+    sender: Option<InstanceId>,
+) -> Result<(), Fault> {
+    let mut ids = released(applied);
+    ids.extend(sender);
+    ask_termination(control, ids).await
+}

@@ -1,0 +1,63 @@
+//! What an invocation did, in numbers; the runtime writes them as one metric event.
+
+use std::collections::BTreeMap;
+
+/// Counts and gauges by name. Names are those of CloudWatch metrics in the namespace `Spillway`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Tally(BTreeMap<&'static str, f64>);
+
+/// Nodes that a resume request was accepted for.
+pub const NODES_RESUMED: &str = "NodesResumed";
+/// Nodes that a suspend request was accepted for.
+pub const NODES_SUSPENDED: &str = "NodesSuspended";
+/// Nodes for which a request came that was overtaken by a newer one.
+pub const NODES_STALE: &str = "NodesStale";
+/// Instances that EC2 launched.
+pub const INSTANCES_LAUNCHED: &str = "InstancesLaunched";
+/// Instances whose termination EC2 took.
+pub const INSTANCES_TERMINATED: &str = "InstancesTerminated";
+/// Nodes that Slurm is told will not come.
+pub const NODES_FAILED: &str = "NodesFailed";
+/// Nodes that joined.
+pub const NODES_READY: &str = "NodesReady";
+/// Updates of single nodes put into envelopes.
+pub const UPDATES_SENT: &str = "UpdatesSent";
+/// Updates of single nodes that the agent has dealt with.
+pub const UPDATES_ACKNOWLEDGED: &str = "UpdatesAcknowledged";
+/// Updates of single nodes not acknowledged when their resend timer fired.
+pub const UPDATES_UNACKNOWLEDGED: &str = "UpdatesUnacknowledged";
+/// Updates that slurmctld refused.
+pub const UPDATES_REFUSED: &str = "UpdatesRefused";
+/// Age of the agent's sign of life, in seconds.
+pub const HEARTBEAT_AGE_SECONDS: &str = "HeartbeatAgeSeconds";
+/// Records set aside as malformed or another cluster's.
+pub const RECORDS_QUARANTINED: &str = "RecordsQuarantined";
+/// Records that failed and will be delivered again.
+pub const RECORDS_FAILED: &str = "RecordsFailed";
+
+impl Tally {
+    /// Adds `count` to `name`.
+    pub fn add(&mut self, name: &'static str, count: usize) {
+        // Counts stay far below 2^52.
+        #[expect(clippy::cast_precision_loss)]
+        let count = count as f64;
+        *self.0.entry(name).or_default() += count;
+    }
+
+    /// Sets `name`.
+    pub fn set(&mut self, name: &'static str, value: f64) {
+        self.0.insert(name, value);
+    }
+
+    /// Takes in another's counts.
+    pub fn merge(&mut self, other: &Self) {
+        for (name, value) in &other.0 {
+            *self.0.entry(name).or_default() += value;
+        }
+    }
+
+    /// All of them, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, f64)> + '_ {
+        self.0.iter().map(|(name, value)| (*name, *value))
+    }
+}
