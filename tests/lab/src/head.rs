@@ -1,0 +1,514 @@
+//! The site's head node: a real munged and slurmctld with configuration, ports and directories of their own.
+
+mod agent;
+mod slurm_conf;
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, Read};
+use std::net::TcpListener;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use nix::unistd::User;
+
+use crate::hypervisor::Image;
+use crate::network::Network;
+use crate::process::{Process, bound_command_as};
+pub use agent::Agent;
+pub use slurm_conf::CloudPartition;
+use slurm_conf::SlurmConf;
+
+/// The user that slurmctld, munged and the agent run as; Debian's package makes it.
+pub const SLURM_USER: &str = "slurm";
+/// The names by which Slurm calls the client: before 26.05 a program gets no arguments of ours.
+const PROGRAMS: [&str; 3] = [
+    "spillway-resume",
+    "spillway-suspend",
+    "spillway-resume-fail",
+];
+/// slurmctld answers within a second; a shared two-core machine may take many times that.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// On SIGTERM slurmctld waits up to ten seconds for a running `ResumeProgram` (Slurm 22.05), then saves its state.
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+const POLL: Duration = Duration::from_millis(20);
+/// The size of key that `mungekey` makes, in bytes.
+const MUNGE_KEY_BYTES: usize = 128;
+/// Search path of the daemons and of Slurm's commands.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Why there is no head node, or why a command on it failed.
+#[derive(Debug, thiserror::Error)]
+pub enum HeadError {
+    /// Debian's slurm package is missing.
+    #[error("no user `{SLURM_USER}` here: install slurm-wlm and munge")]
+    NoSlurmUser,
+    /// `slurmctld` could not reach its own programs.
+    #[error(
+        "the slurm user cannot enter {0}: put the head node elsewhere or allow it with `chmod o+x`"
+    )]
+    Closed(PathBuf),
+    /// The operating system said no.
+    #[error("{step}: {source}")]
+    Io {
+        /// What was being done.
+        step: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A daemon ended or did not answer.
+    #[error("{daemon} does not answer; its log ends:\n{log}")]
+    NotStarted {
+        /// Which.
+        daemon: &'static str,
+        /// The last lines of its log.
+        log: String,
+    },
+    /// Slurm refused the power-saving settings, and would never call `ResumeProgram`.
+    #[error("slurmctld runs without power saving; its log says:\n{0}")]
+    NoPowerSaving(String),
+    /// A Slurm command failed.
+    #[error("`{command}` ended with {status}: {message}")]
+    Command {
+        /// The command line.
+        command: String,
+        /// How it ended.
+        status: std::process::ExitStatus,
+        /// Its standard error.
+        message: String,
+    },
+}
+
+fn at(step: &'static str) -> impl Fn(io::Error) -> HeadError {
+    move |source| HeadError::Io { step, source }
+}
+
+/// What a head node is made of.
+#[derive(Debug, Clone)]
+pub struct HeadSpec {
+    /// A directory for it alone, which the slurm user can reach ([`Network::directory`] is such a place).
+    pub directory: PathBuf,
+    /// The client to install as `spillway` and under the three names that Slurm calls.
+    pub client: PathBuf,
+    /// Slurm's `ClusterName`.
+    pub cluster_name: String,
+    /// Partitions of CLOUD nodes.
+    pub partitions: Vec<CloudPartition>,
+    /// Slurm's `ResumeTimeout`.
+    pub resume_timeout_seconds: u32,
+    /// Slurm's `SuspendTimeout`: longer than an instance needs to die (facts of Slurm's power states: a node may be
+    /// resumed as soon as this is over).
+    pub suspend_timeout_seconds: u32,
+    /// More lines of slurm.conf, such as `SlurmctldParameters=idle_on_node_suspend`.
+    pub extra_lines: Vec<String>,
+}
+
+/// A running head node. Dropping it stops slurmctld, the agent's machine and munged, and leaves the directory.
+#[derive(Debug)]
+pub struct HeadNode {
+    directory: PathBuf,
+    slurm_conf: SlurmConf,
+    munge_key: Vec<u8>,
+    // Dropped in this order: munged last.
+    slurmctld: Option<Process>,
+    _munged: Process,
+}
+
+impl HeadNode {
+    /// Makes key and configuration, installs the client, starts munged and slurmctld, and waits until slurmctld
+    /// answers with power saving on.
+    pub async fn start(spec: HeadSpec, network: &Network) -> Result<Self, HeadError> {
+        let user = slurm_user()?;
+        let directory = spec.directory.clone();
+        make_directories(&directory, &user).map_err(at("make the head node's directories"))?;
+        check_reachable(&directory, &user)?;
+        install_client(&spec.client, &directory).map_err(at("install the client"))?;
+        let munge_key = write_munge_key(&directory, &user).map_err(at("make the munge key"))?;
+        let slurm_conf = SlurmConf {
+            host_name: host_name().map_err(at("read this machine's host name"))?,
+            address: network.bridge_address(),
+            port: free_port().map_err(at("find a free port"))?,
+            spec,
+        };
+        fs::write(directory.join("etc/slurm.conf"), slurm_conf.head_text())
+            .map_err(at("write slurm.conf"))?;
+        let munged = start_munged(&directory).await?;
+        let mut head = Self {
+            directory,
+            slurm_conf,
+            munge_key,
+            slurmctld: None,
+            _munged: munged,
+        };
+        head.start_slurmctld().await?;
+        Ok(head)
+    }
+
+    /// The directory it lives in.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The value for `SLURM_CONF`; the client's configuration belongs beside it.
+    #[must_use]
+    pub fn slurm_conf(&self) -> PathBuf {
+        self.directory.join("etc/slurm.conf")
+    }
+
+    /// The installed client.
+    #[must_use]
+    pub fn client(&self) -> PathBuf {
+        self.directory.join("bin/spillway")
+    }
+
+    /// Slurm's `StateSaveLocation`.
+    #[must_use]
+    pub fn state_save_location(&self) -> PathBuf {
+        self.directory.join("state")
+    }
+
+    /// slurmctld's debug log.
+    #[must_use]
+    pub fn slurmctld_log(&self) -> PathBuf {
+        self.directory.join("log/slurmctld.log")
+    }
+
+    /// What an instance's image needs to be a node of this cluster: slurm.conf and the munge key.
+    #[must_use]
+    pub fn node_image(&self) -> Image {
+        Image::default()
+            .with_bytes("/etc/slurm/slurm.conf", self.slurm_conf.node_text(), 0o644)
+            .with_bytes("/etc/munge/munge.key", self.munge_key.clone(), 0o400)
+    }
+
+    /// A command with this cluster's `SLURM_CONF`, as root, in a directory that every node has.
+    #[must_use]
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new(program);
+        command
+            .env_clear()
+            .env("PATH", PATH)
+            .env("SLURM_CONF", self.slurm_conf())
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        command
+    }
+
+    /// Runs one of Slurm's commands and returns its standard output.
+    pub async fn run(&self, program: &str, arguments: &[&str]) -> Result<String, HeadError> {
+        let output = self
+            .command(program)
+            .args(arguments)
+            .output()
+            .await
+            .map_err(at("run a Slurm command"))?;
+        succeeded(format!("{program} {}", arguments.join(" ")), &output)
+    }
+
+    /// Runs `scontrol` and returns its standard output.
+    pub async fn scontrol(&self, arguments: &[&str]) -> Result<String, HeadError> {
+        self.run("scontrol", arguments).await
+    }
+
+    /// Submits `script` with these options; returns the job's id.
+    pub async fn sbatch(&self, options: &[&str], script: &str) -> Result<u32, HeadError> {
+        let path = self
+            .directory
+            .join(format!("script-{}", uuid::Uuid::new_v4().simple()));
+        fs::write(&path, script).map_err(at("write the batch script"))?;
+        let mut arguments = vec!["--parsable"];
+        arguments.extend(options);
+        let path_text = path.to_string_lossy();
+        arguments.push(&path_text);
+        let submitted = self.run("sbatch", &arguments).await;
+        // slurmctld keeps a copy of its own.
+        fs::remove_file(&path).map_err(at("remove the batch script"))?;
+        let submitted = submitted?;
+        // "123" or, in a federation, "123;cluster".
+        let id = submitted
+            .trim()
+            .split(';')
+            .next()
+            .and_then(|id| id.parse().ok());
+        id.ok_or_else(|| at("read sbatch's answer")(io::Error::other(submitted)))
+    }
+
+    /// A node's state as `scontrol show node` prints it (`IDLE+CLOUD+POWERED_DOWN`), its address, and its reason.
+    pub async fn node(&self, name: &str) -> Result<NodeView, HeadError> {
+        let text = self.scontrol(&["-o", "show", "node", name]).await?;
+        let field = |key: &str| {
+            let (_, rest) = text.split_once(&format!(" {key}="))?;
+            Some(
+                rest.split_whitespace()
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned(),
+            )
+        };
+        // The reason is the last field and may hold spaces; the time and author follow in brackets.
+        let reason = text.split_once(" Reason=").map(|(_, reason)| {
+            let text = reason.split(" [").next().unwrap_or(reason);
+            text.trim().to_owned()
+        });
+        Ok(NodeView {
+            flags: field("State")
+                .unwrap_or_default()
+                .split('+')
+                .map(str::to_owned)
+                .collect(),
+            node_addr: field("NodeAddr").unwrap_or_default(),
+            reason,
+        })
+    }
+
+    /// True while slurmctld's process lives.
+    #[must_use]
+    pub fn slurmctld_runs(&self) -> bool {
+        self.slurmctld
+            .as_ref()
+            .is_some_and(|process| !process.has_ended())
+    }
+
+    /// Starts slurmctld (again) and waits until it answers.
+    pub async fn start_slurmctld(&mut self) -> Result<(), HeadError> {
+        let log_file = self.slurmctld_log();
+        let log_start = fs::metadata(&log_file).map_or(0, |log| log.len());
+        let output = File::options()
+            .create(true)
+            .append(true)
+            .open(self.directory.join("log/slurmctld.out"))
+            .map_err(at("open slurmctld's output"))?;
+        let mut command = bound_command_as(SLURM_USER, "slurmctld");
+        command
+            .arg("-D")
+            .env("PATH", PATH)
+            .env("SLURM_CONF", self.slurm_conf())
+            .current_dir(self.state_save_location())
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().map_err(at("open slurmctld's output"))?)
+            .stderr(output);
+        let process = Process::spawn(command).map_err(at("start slurmctld"))?;
+        let deadline = Instant::now() + START_TIMEOUT;
+        while !self.answers().await {
+            if process.has_ended() || Instant::now() > deadline {
+                let log = tail(&log_file) + &tail(&self.directory.join("log/slurmctld.out"));
+                return Err(HeadError::NotStarted {
+                    daemon: "slurmctld",
+                    log,
+                });
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        self.slurmctld = Some(process);
+        check_power_saving(&log_file, log_start)
+    }
+
+    /// Stops slurmctld as systemd would (SIGTERM, state saved); kills it if that takes too long.
+    pub async fn stop_slurmctld(&mut self) {
+        if let Some(process) = self.slurmctld.take() {
+            stop(process).await;
+        }
+    }
+
+    /// Kills slurmctld (`kill -9`): state that was not saved is lost, as after a crash.
+    pub fn kill_slurmctld(&mut self) {
+        self.slurmctld = None;
+    }
+
+    /// [`Self::stop_slurmctld`], then [`Self::start_slurmctld`].
+    pub async fn restart_slurmctld(&mut self) -> Result<(), HeadError> {
+        self.stop_slurmctld().await;
+        self.start_slurmctld().await
+    }
+
+    async fn answers(&self) -> bool {
+        let ping = self.command("scontrol").arg("ping").output().await;
+        ping.is_ok_and(|ping| String::from_utf8_lossy(&ping.stdout).contains(" is UP"))
+    }
+}
+
+/// What Slurm says of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeView {
+    /// Base state and flags, such as `IDLE`, `CLOUD`, `POWERING_UP`.
+    pub flags: Vec<String>,
+    /// `NodeAddr`: the node's own name while it has no address.
+    pub node_addr: String,
+    /// `Reason`, without its author and time.
+    pub reason: Option<String>,
+}
+
+impl NodeView {
+    /// True if the state has this base or flag.
+    #[must_use]
+    pub fn is(&self, flag: &str) -> bool {
+        self.flags.iter().any(|own| own == flag)
+    }
+}
+
+/// SIGTERM, then SIGKILL after [`STOP_TIMEOUT`].
+async fn stop(process: Process) {
+    process.signal(Signal::SIGTERM);
+    // After a time-out, dropping the process kills it.
+    let _ = tokio::time::timeout(STOP_TIMEOUT, process.ended()).await;
+}
+
+fn succeeded(command: String, output: &Output) -> Result<String, HeadError> {
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(HeadError::Command {
+        command,
+        status: output.status,
+        message,
+    })
+}
+
+fn slurm_user() -> Result<User, HeadError> {
+    let user = User::from_name(SLURM_USER)
+        .map_err(io::Error::from)
+        .map_err(at("look up the slurm user"))?;
+    user.ok_or(HeadError::NoSlurmUser)
+}
+
+fn host_name() -> io::Result<String> {
+    let name = nix::unistd::gethostname()?.to_string_lossy().into_owned();
+    // slurmctld compares the short name.
+    Ok(name.split('.').next().unwrap_or_default().to_owned())
+}
+
+/// slurmctld listens on every address, so the port must be free on all.
+fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind(("0.0.0.0", 0))?.local_addr()?.port())
+}
+
+fn make_directories(directory: &Path, user: &User) -> io::Result<()> {
+    for part in ["bin", "etc", "log", "munge", "state"] {
+        let path = directory.join(part);
+        fs::create_dir_all(&path)?;
+        fs::set_permissions(&path, Permissions::from_mode(0o755))?;
+        if !["bin", "etc"].contains(&part) {
+            chown(&path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
+        }
+    }
+    fs::set_permissions(directory, Permissions::from_mode(0o755))
+}
+
+/// Slurm says only "not executable" when it cannot enter a directory above its program.
+fn check_reachable(directory: &Path, user: &User) -> Result<(), HeadError> {
+    for parent in directory.ancestors() {
+        let status = fs::metadata(parent).map_err(at("look at the head node's directory"))?;
+        let needed = if status.uid() == user.uid.as_raw() {
+            0o100
+        } else if status.gid() == user.gid.as_raw() {
+            0o010
+        } else {
+            0o001
+        };
+        if status.mode() & needed == 0 {
+            return Err(HeadError::Closed(parent.to_owned()));
+        }
+    }
+    Ok(())
+}
+
+/// A copy with fixed permissions: Slurm disables power saving, silently, if a program is group-writable.
+fn install_client(client: &Path, directory: &Path) -> io::Result<()> {
+    let installed = directory.join("bin/spillway");
+    // Not written over: an agent of before may still run it.
+    let fresh = directory.join("bin/.spillway");
+    fs::copy(client, &fresh)?;
+    fs::set_permissions(&fresh, Permissions::from_mode(0o755))?;
+    fs::rename(&fresh, &installed)?;
+    for program in PROGRAMS {
+        match symlink("spillway", directory.join("bin").join(program)) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn write_munge_key(directory: &Path, user: &User) -> io::Result<Vec<u8>> {
+    let mut key = vec![0; MUNGE_KEY_BYTES];
+    File::open("/dev/urandom")?.read_exact(&mut key)?;
+    let path = directory.join("munge/munge.key");
+    fs::write(&path, &key)?;
+    fs::set_permissions(&path, Permissions::from_mode(0o400))?;
+    chown(&path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
+    Ok(key)
+}
+
+async fn start_munged(directory: &Path) -> Result<Process, HeadError> {
+    let own = directory.join("munge");
+    let socket = own.join("munge.socket");
+    // A socket of a killed head node would look like an answer.
+    let _ = fs::remove_file(&socket);
+    let mut command: Command = bound_command_as(SLURM_USER, "munged");
+    command
+        .args(["--foreground", "--num-threads", "2"])
+        .env("PATH", PATH)
+        .current_dir("/");
+    for (option, file) in [
+        ("--key-file", "munge.key"),
+        ("--socket", "munge.socket"),
+        ("--pid-file", "munged.pid"),
+        ("--log-file", "munged.log"),
+        ("--seed-file", "munged.seed"),
+    ] {
+        command.arg(option).arg(own.join(file));
+    }
+    let output =
+        File::create(directory.join("log/munged.out")).map_err(at("open munged's output"))?;
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(output);
+    let process = Process::spawn(command).map_err(at("start munged"))?;
+    let deadline = Instant::now() + START_TIMEOUT;
+    while std::os::unix::net::UnixStream::connect(&socket).is_err() {
+        if process.has_ended() || Instant::now() > deadline {
+            let log = tail(&directory.join("log/munged.out"));
+            return Err(HeadError::NotStarted {
+                daemon: "munged",
+                log,
+            });
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    Ok(process)
+}
+
+fn check_power_saving(log_file: &Path, log_start: u64) -> Result<(), HeadError> {
+    let log = fs::read(log_file).map_err(at("read slurmctld's log"))?;
+    let start = usize::try_from(log_start)
+        .unwrap_or(usize::MAX)
+        .min(log.len());
+    let log = String::from_utf8_lossy(&log[start..]).into_owned();
+    // "power_save module disabled" to 25.11, "automatic power save mode disabled" from 26.05.
+    let complaints: Vec<&str> = log
+        .lines()
+        .filter(|line| {
+            line.contains("power_save module disabled") || line.contains("power save mode disabled")
+        })
+        .collect();
+    if complaints.is_empty() {
+        Ok(())
+    } else {
+        Err(HeadError::NoPowerSaving(complaints.join("\n")))
+    }
+}
+
+/// The last lines of a log, for an error message.
+fn tail(file: &Path) -> String {
+    const LINES: usize = 20;
+    let text =
+        fs::read_to_string(file).unwrap_or_else(|error| format!("({}: {error})", file.display()));
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(LINES)..].join("\n")
+}

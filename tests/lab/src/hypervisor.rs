@@ -1,0 +1,394 @@
+//! What runs behind EC2 in the lab: a machine for each running instance, with its own network address, host name,
+//! files, processes and instance metadata.
+
+mod machine;
+mod metadata;
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use base64::Engine;
+use futures::future::BoxFuture;
+use tokio::sync::mpsc;
+
+use crate::network::{Network, NetworkError};
+use machine::Machine;
+pub use metadata::{METADATA_TOKEN_SECONDS_MAX, SpotAction};
+
+/// EC2 keeps the last 64 KB of an instance's console (`GetConsoleOutput`, EC2 User Guide).
+pub const CONSOLE_BYTES_MAX: usize = 64 * 1024;
+
+/// Why an instance has no machine.
+#[derive(Debug, thiserror::Error)]
+pub enum HypervisorError {
+    /// The instance was booted before.
+    #[error("instance {0} has a machine already: kill it first")]
+    Running(String),
+    /// No such machine.
+    #[error("instance {0} has no running machine")]
+    NotRunning(String),
+    /// The user data is not base64, which EC2 refuses at launch.
+    #[error("user data of {instance_id} is not base64: {source}")]
+    UserData {
+        /// Whose.
+        instance_id: String,
+        /// Where it goes wrong.
+        source: base64::DecodeError,
+    },
+    /// No namespace for it.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// The operating system said no.
+    #[error("boot {instance_id}: {step}: {source}")]
+    Boot {
+        /// Whose machine.
+        instance_id: String,
+        /// What was being done.
+        step: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// One file that the image has and this machine's root file system has not.
+#[derive(Debug, Clone)]
+pub struct ImageFile {
+    /// Absolute path in the instance.
+    pub path: PathBuf,
+    /// Where its content comes from.
+    pub content: ImageContent,
+    /// Permission bits, such as 0o755.
+    pub mode: u32,
+}
+
+/// The content of an [`ImageFile`].
+#[derive(Debug, Clone)]
+pub enum ImageContent {
+    /// Written into each instance.
+    Bytes(Vec<u8>),
+    /// A large file (a program), copied once and shown read-only in each instance.
+    File(PathBuf),
+}
+
+/// The machine image: this machine's root file system, plus files, plus the environment of process 1.
+#[derive(Debug, Clone, Default)]
+pub struct Image {
+    /// Files on top of the root file system. munged runs if one of them is `/etc/munge/munge.key`.
+    pub files: Vec<ImageFile>,
+    /// Directories of this machine that each instance sees, read and write, at the same path: the site's shared
+    /// file system.
+    pub shared_directories: Vec<PathBuf>,
+    /// Environment of everything in the instance, beside PATH and HOME.
+    pub environment: BTreeMap<String, String>,
+}
+
+impl Image {
+    /// Adds a small file.
+    #[must_use]
+    pub fn with_bytes(mut self, path: &str, content: impl Into<Vec<u8>>, mode: u32) -> Self {
+        let content = ImageContent::Bytes(content.into());
+        self.files.push(ImageFile {
+            path: path.into(),
+            content,
+            mode,
+        });
+        self
+    }
+
+    /// Adds a large file.
+    #[must_use]
+    pub fn with_file(mut self, path: &str, source: impl Into<PathBuf>, mode: u32) -> Self {
+        let content = ImageContent::File(source.into());
+        self.files.push(ImageFile {
+            path: path.into(),
+            content,
+            mode,
+        });
+        self
+    }
+}
+
+/// The role of an instance profile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstanceRole {
+    /// ARN of the role to assume.
+    pub role_arn: String,
+    /// Name of the role, as `iam/security-credentials/` lists it.
+    pub role_name: String,
+    /// ARN of the instance profile.
+    pub instance_profile_arn: String,
+}
+
+/// What EC2 knows of an instance that is about to run.
+#[derive(Debug, Clone)]
+pub struct Instance {
+    /// Such as `i-0123456789abcdef0`.
+    pub instance_id: String,
+    /// Such as `ami-0123456789abcdef0`.
+    pub image_id: String,
+    /// Such as `c7i.large`.
+    pub instance_type: String,
+    /// `x86_64` or `arm64`.
+    pub architecture: String,
+    /// Its address in the VPC.
+    pub private_ip: Ipv4Addr,
+    /// Such as `us-east-1a`.
+    pub availability_zone: String,
+    /// Such as `us-east-1`.
+    pub region: String,
+    /// Twelve digits.
+    pub account_id: String,
+    /// Its subnet.
+    pub subnet_id: String,
+    /// Its VPC.
+    pub vpc_id: String,
+    /// `spot` or `on-demand`, as `instance-life-cycle` says it.
+    pub life_cycle: String,
+    /// Its tags, when the launch lets instance metadata show them (`InstanceMetadataTags=enabled`).
+    pub metadata_tags: Option<BTreeMap<String, String>>,
+    /// Its role, if it has an instance profile.
+    pub role: Option<InstanceRole>,
+    /// User data in base64, as the EC2 API carries it. A script (`#!`) is run as root.
+    pub user_data: Option<String>,
+}
+
+impl Instance {
+    /// EC2's IP-based host name, such as `ip-10-64-16-5`.
+    #[must_use]
+    pub fn host_name(&self) -> String {
+        let [a, b, c, d] = self.private_ip.octets();
+        format!("ip-{a}-{b}-{c}-{d}")
+    }
+
+    /// Host name with EC2's private domain: `ec2.internal` in us-east-1, `<region>.compute.internal` elsewhere.
+    #[must_use]
+    pub fn private_dns_name(&self) -> String {
+        let host = self.host_name();
+        match self.region.as_str() {
+            "us-east-1" => format!("{host}.ec2.internal"),
+            region => format!("{host}.{region}.compute.internal"),
+        }
+    }
+}
+
+/// Temporary credentials of a role session.
+#[derive(Debug, Clone)]
+pub struct SessionCredentials {
+    /// `ASIA…`.
+    pub access_key_id: String,
+    /// The secret.
+    pub secret_access_key: String,
+    /// The session token.
+    pub session_token: String,
+    /// ISO 8601 in UTC, as STS answers it.
+    pub expiration: String,
+    /// How long they last from now.
+    pub lifetime: std::time::Duration,
+}
+
+/// Where instances get the credentials of their role: `sts:AssumeRole`.
+pub trait AssumeRole: Send + Sync {
+    /// A session of `role_arn` named `session_name`; the error is for the log.
+    fn assume_role<'a>(
+        &'a self,
+        role_arn: &'a str,
+        session_name: &'a str,
+    ) -> BoxFuture<'a, Result<SessionCredentials, String>>;
+}
+
+/// An instance that shut itself down: with shutdown behaviour `terminate`, EC2 now terminates it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoweredOff {
+    /// Which.
+    pub instance_id: String,
+}
+
+/// The machines of one lab. Cheap to clone; when the last clone is dropped, every machine is killed.
+#[derive(Clone)]
+pub struct Hypervisor {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    network: Network,
+    directory: PathBuf,
+    image: Image,
+    assume_role: Arc<dyn AssumeRole>,
+    powered_off: mpsc::UnboundedSender<PoweredOff>,
+    machines: Mutex<HashMap<String, Slot>>,
+}
+
+/// A machine, or the promise of one while it boots.
+enum Slot {
+    Booting,
+    Running(Machine),
+}
+
+impl Hypervisor {
+    /// Copies the image's large files into `directory` (which must lie on a file system that can hold overlays:
+    /// not itself an overlay) and is then ready to boot. The receiver tells of instances that power themselves off.
+    pub fn new(
+        network: &Network,
+        directory: &Path,
+        mut image: Image,
+        assume_role: Arc<dyn AssumeRole>,
+    ) -> io::Result<(Self, mpsc::UnboundedReceiver<PoweredOff>)> {
+        fs::create_dir_all(directory)?;
+        let directory = directory.canonicalize()?;
+        machine::stage_image(&mut image, &directory)?;
+        let (powered_off, receiver) = mpsc::unbounded_channel();
+        let shared = Shared {
+            network: network.clone(),
+            directory,
+            image,
+            assume_role,
+            powered_off,
+            machines: Mutex::new(HashMap::new()),
+        };
+        Ok((
+            Self {
+                shared: Arc::new(shared),
+            },
+            receiver,
+        ))
+    }
+
+    /// Boots the machine of `instance`: when this returns, its process 1 runs and its metadata is served. Call it
+    /// within a tokio runtime.
+    pub async fn boot(&self, instance: Instance) -> Result<(), HypervisorError> {
+        let instance_id = instance.instance_id.clone();
+        let user_data = match &instance.user_data {
+            None => None,
+            Some(text) => Some(
+                base64::engine::general_purpose::STANDARD
+                    .decode(text.trim())
+                    .map_err(|source| HypervisorError::UserData {
+                        instance_id: instance_id.clone(),
+                        source,
+                    })?,
+            ),
+        };
+        match self.shared.machines().entry(instance_id.clone()) {
+            Entry::Occupied(_) => return Err(HypervisorError::Running(instance_id)),
+            Entry::Vacant(free) => free.insert(Slot::Booting),
+        };
+        let shared = Arc::clone(&self.shared);
+        let booted = tokio::task::spawn_blocking(move || shared.boot(instance, user_data)).await;
+        let machine = booted.unwrap_or_else(|panic| {
+            Err(HypervisorError::Boot {
+                instance_id: instance_id.clone(),
+                step: "run the boot task",
+                source: io::Error::other(panic),
+            })
+        });
+        let mut machines = self.shared.machines();
+        // Killed while it booted: the promise is gone, and dropping the machine kills it.
+        let wanted = machines.remove(&instance_id).is_some();
+        if wanted {
+            machines.insert(instance_id, Slot::Running(machine?));
+        }
+        Ok(())
+    }
+
+    /// Kills the machine at once, as `TerminateInstances` does in the end; false when there was none.
+    pub async fn kill(&self, instance_id: &str) -> bool {
+        let slot = self.shared.machines().remove(instance_id);
+        let was_there = slot.is_some();
+        // Dropping waits for the processes' end. A panic there was reported by the panic hook.
+        let _ = tokio::task::spawn_blocking(move || drop(slot)).await;
+        was_there
+    }
+
+    /// Ids of the instances that have a machine, in order.
+    #[must_use]
+    pub fn running(&self) -> Vec<String> {
+        let mut running: Vec<String> = self.shared.machines().keys().cloned().collect();
+        running.sort();
+        running
+    }
+
+    /// The end of the console's output, also after the machine's death; None if it never booted.
+    #[must_use]
+    pub fn console_output(&self, instance_id: &str) -> Option<Vec<u8>> {
+        let mut output =
+            fs::read(machine::console_file(&self.shared.directory, instance_id)).ok()?;
+        let surplus = output.len().saturating_sub(CONSOLE_BYTES_MAX);
+        output.drain(..surplus);
+        Some(output)
+    }
+
+    /// Shows (or with None withdraws) `spot/instance-action` to the instance.
+    pub fn set_spot_action(
+        &self,
+        instance_id: &str,
+        action: Option<&SpotAction>,
+    ) -> Result<(), HypervisorError> {
+        self.with_machine(instance_id, |machine| {
+            machine.metadata().set_spot_action(action)
+        })
+    }
+
+    /// Shows `events/recommendations/rebalance` with the time of the notice (ISO 8601) to the instance.
+    pub fn set_rebalance_notice(
+        &self,
+        instance_id: &str,
+        notice_time: &str,
+    ) -> Result<(), HypervisorError> {
+        self.with_machine(instance_id, |machine| {
+            machine.metadata().set_rebalance_notice(notice_time)
+        })
+    }
+
+    /// A command that will run as root inside the machine, in all its namespaces and its root.
+    pub fn command(
+        &self,
+        instance_id: &str,
+        program: &str,
+    ) -> Result<tokio::process::Command, HypervisorError> {
+        self.with_machine(instance_id, |machine| {
+            machine.command(program, &self.shared.image)
+        })
+    }
+
+    fn with_machine<T>(
+        &self,
+        instance_id: &str,
+        act: impl FnOnce(&Machine) -> T,
+    ) -> Result<T, HypervisorError> {
+        match self.shared.machines().get(instance_id) {
+            Some(Slot::Running(machine)) => Ok(act(machine)),
+            _ => Err(HypervisorError::NotRunning(instance_id.to_owned())),
+        }
+    }
+}
+
+impl Shared {
+    fn machines(&self) -> MutexGuard<'_, HashMap<String, Slot>> {
+        self.machines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn boot(
+        self: &Arc<Self>,
+        instance: Instance,
+        user_data: Option<Vec<u8>>,
+    ) -> Result<Machine, HypervisorError> {
+        let powered_off = self.powered_off.clone();
+        let instance_id = instance.instance_id.clone();
+        let on_power_off = move || {
+            // Nobody listens any more when the lab is stopping.
+            let _ = powered_off.send(PoweredOff { instance_id });
+        };
+        let environment = machine::Environment {
+            network: &self.network,
+            directory: &self.directory,
+            image: &self.image,
+            assume_role: Arc::clone(&self.assume_role),
+        };
+        Machine::boot(&environment, instance, user_data, on_power_off)
+    }
+}

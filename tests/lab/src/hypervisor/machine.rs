@@ -1,0 +1,365 @@
+//! One machine: namespaces, an overlay over this machine's root, process 1, and the way back to nothing.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns, unshare};
+use tokio::task::JoinHandle;
+
+use super::metadata::Metadata;
+use super::{AssumeRole, HypervisorError, Image, ImageContent, Instance};
+use crate::network::{Attachment, METADATA_ADDRESS, Network};
+use crate::process::{Process, bound_command};
+
+/// Search path of process 1, as cloud-init gives it to user data.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Where process 1's script and the image's large files appear inside a machine.
+const INSIDE: &str = "/run/instance";
+/// What `shutdown` and its kin are in the image: process 1 ends, and everything with it.
+const POWER_OFF: &str = "#!/bin/sh\nexec kill -TERM 1\n";
+/// The programs that are [`POWER_OFF`].
+const POWER_OFF_PROGRAMS: [&str; 4] = ["shutdown", "poweroff", "halt", "reboot"];
+
+/// What all machines of a hypervisor share.
+pub(super) struct Environment<'a> {
+    pub(super) network: &'a Network,
+    pub(super) directory: &'a Path,
+    pub(super) image: &'a Image,
+    pub(super) assume_role: Arc<dyn AssumeRole>,
+}
+
+/// A running machine. Dropping it kills its processes and takes its mounts, namespace and files away, all but the
+/// console's output and its `/var/log`.
+pub(super) struct Machine {
+    process: Process,
+    killed: Arc<AtomicBool>,
+    metadata: Arc<Metadata>,
+    metadata_server: JoinHandle<()>,
+    /// Held so that the bridge outlives the machine.
+    _network: Network,
+    attachment: Attachment,
+    directory: PathBuf,
+}
+
+/// Everything the machine's thread needs to turn itself into the machine's first process.
+struct Plan {
+    instance: Instance,
+    user_data: Option<Vec<u8>>,
+    image: Image,
+    staged: PathBuf,
+    directory: PathBuf,
+    namespace_file: PathBuf,
+}
+
+/// Copies the image's large files below `directory` and points the image at the copies: a rebuild of a program
+/// does not change it under running instances.
+pub(super) fn stage_image(image: &mut Image, directory: &Path) -> io::Result<()> {
+    let staged = staged_directory(directory);
+    fs::create_dir_all(&staged)?;
+    fs::write(staged.join("init"), include_str!("init.sh"))?;
+    for (number, file) in image.files.iter_mut().enumerate() {
+        if let ImageContent::File(source) = &mut file.content {
+            let copy = staged.join(number.to_string());
+            fs::copy(&*source, &copy)?;
+            fs::set_permissions(&copy, fs::Permissions::from_mode(file.mode))?;
+            *source = PathBuf::from(INSIDE).join(number.to_string());
+        }
+    }
+    Ok(())
+}
+
+/// The file that holds an instance's console output.
+pub(super) fn console_file(directory: &Path, instance_id: &str) -> PathBuf {
+    directory.join(instance_id).join("console.log")
+}
+
+fn staged_directory(directory: &Path) -> PathBuf {
+    directory.join("image")
+}
+
+impl Machine {
+    /// Makes the machine and starts its process 1. Blocks for some tens of milliseconds; needs a tokio runtime's
+    /// context for the metadata server. `on_power_off` is called if process 1 ends by itself.
+    pub(super) fn boot(
+        environment: &Environment<'_>,
+        instance: Instance,
+        user_data: Option<Vec<u8>>,
+        on_power_off: impl FnOnce() + Send + 'static,
+    ) -> Result<Self, HypervisorError> {
+        let instance_id = instance.instance_id.clone();
+        let at = |step| {
+            let instance_id = instance_id.clone();
+            move |source| HypervisorError::Boot {
+                instance_id,
+                step,
+                source,
+            }
+        };
+        let directory = environment.directory.join(&instance_id);
+        make_directories(&directory).map_err(at("make its directories"))?;
+        let attachment = environment
+            .network
+            .attach(&instance_id, instance.private_ip)?;
+        let metadata = Arc::new(Metadata::new(
+            &instance,
+            &attachment.mac,
+            environment.network,
+            user_data.clone(),
+            Arc::clone(&environment.assume_role),
+        ));
+        let plan = Plan {
+            instance,
+            user_data,
+            image: environment.image.clone(),
+            staged: staged_directory(environment.directory),
+            directory: directory.clone(),
+            namespace_file: attachment.namespace_file(),
+        };
+        let killed = Arc::new(AtomicBool::new(false));
+        let was_killed = Arc::clone(&killed);
+        let (listener_sender, listener) = mpsc::channel();
+        let process = Process::spawn_on_thread(
+            move || plan.enter(&listener_sender),
+            move |_| {
+                if !was_killed.load(Ordering::SeqCst) {
+                    on_power_off();
+                }
+            },
+        );
+        let served = process.and_then(|process| {
+            let listener = listener.recv().map_err(io::Error::other)?;
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            Ok((process, tokio::spawn(Arc::clone(&metadata).serve(listener))))
+        });
+        match served {
+            Ok((process, metadata_server)) => Ok(Self {
+                process,
+                killed,
+                metadata,
+                metadata_server,
+                _network: environment.network.clone(),
+                attachment,
+                directory,
+            }),
+            Err(source) => {
+                attachment.detach();
+                remove_files(&directory);
+                Err(at("start process 1")(source))
+            }
+        }
+    }
+
+    pub(super) fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    pub(super) fn command(&self, program: &str, image: &Image) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new("nsenter");
+        command
+            .args([
+                "--target",
+                &self.process.pid().to_string(),
+                "--mount",
+                "--uts",
+                "--ipc",
+                "--net",
+                "--pid",
+            ])
+            .args(["--root", "--wd", "--", program]);
+        // Process 1's own /proc entry is named as its parent sees it, so the environment is not taken from there.
+        command
+            .env_clear()
+            .envs(base_environment(image))
+            .kill_on_drop(true);
+        command
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.killed.store(true, Ordering::SeqCst);
+        // Process 1 of a process namespace takes all others with it, and is reaped after them.
+        self.process.kill();
+        self.metadata_server.abort();
+        self.attachment.detach();
+        remove_files(&self.directory);
+    }
+}
+
+fn base_environment(image: &Image) -> impl Iterator<Item = (&str, &str)> {
+    let given = image
+        .environment
+        .iter()
+        .map(|(key, value)| (key.as_str(), value.as_str()));
+    [("PATH", PATH), ("HOME", "/root"), ("LANG", "C.UTF-8")]
+        .into_iter()
+        .chain(given)
+}
+
+fn make_directories(directory: &Path) -> io::Result<()> {
+    for part in ["upper", "work", "root"] {
+        fs::create_dir_all(directory.join(part))?;
+    }
+    // The overlay's root shows the upper directory's own permissions, and every user must be able to enter `/`.
+    fs::set_permissions(directory.join("upper"), fs::Permissions::from_mode(0o755))
+}
+
+/// Removes the machine's files but keeps its console output and its `/var/log`, for whoever asks why it failed.
+fn remove_files(directory: &Path) {
+    let logs = directory.join("log");
+    // An instance that died early has written no log.
+    let _ = fs::remove_dir_all(&logs);
+    let _ = fs::rename(directory.join("upper/var/log"), &logs);
+    for part in ["upper", "work", "root"] {
+        if let Err(error) = fs::remove_dir_all(directory.join(part)) {
+            tracing::warn!(%error, directory = %directory.display(), part, "files of a dead machine stay");
+        }
+    }
+}
+
+impl Plan {
+    /// Turns the calling thread into a thread of the machine and returns the command that becomes process 1.
+    fn enter(self, listeners: &mpsc::Sender<TcpListener>) -> io::Result<Command> {
+        let console = File::create(self.directory.join("console.log"))?;
+        setns(File::open(&self.namespace_file)?, CloneFlags::CLONE_NEWNET)?;
+        let listener = TcpListener::bind((METADATA_ADDRESS, 80))?;
+        listener.set_nonblocking(true)?;
+        // The receiver is waiting in `boot`.
+        let _ = listeners.send(listener);
+        unshare(
+            CloneFlags::CLONE_NEWNS
+                | CloneFlags::CLONE_NEWUTS
+                | CloneFlags::CLONE_NEWIPC
+                | CloneFlags::CLONE_NEWPID,
+        )?;
+        nix::unistd::sethostname(self.instance.host_name())?;
+        self.mount_root()?;
+        nix::unistd::chroot(&self.directory.join("root"))?;
+        nix::unistd::chdir("/")?;
+        self.write_files()?;
+        let mut command = bound_command("/bin/sh");
+        command
+            .arg(PathBuf::from(INSIDE).join("init"))
+            .envs(base_environment(&self.image))
+            .current_dir("/")
+            .stdin(std::process::Stdio::null())
+            .stdout(console.try_clone()?)
+            .stderr(console);
+        Ok(command)
+    }
+
+    fn mount_root(&self) -> io::Result<()> {
+        let none: Option<&str> = None;
+        let root = self.directory.join("root");
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+        // Copies of the other machines' namespace mounts would keep those namespaces alive after their end. It is
+        // no mount where `ip netns` was never used by this root, and then there is nothing to keep.
+        let _ = umount2("/run/netns", MntFlags::MNT_DETACH);
+        let options = format!(
+            "lowerdir=/,upperdir={},workdir={}",
+            self.directory.join("upper").display(),
+            self.directory.join("work").display()
+        );
+        mount(
+            Some("overlay"),
+            &root,
+            Some("overlay"),
+            MsFlags::empty(),
+            Some(options.as_str()),
+        )?;
+        for shared in ["dev", "sys"] {
+            let source = Path::new("/").join(shared);
+            mount(
+                Some(&source),
+                &root.join(shared),
+                none,
+                MsFlags::MS_BIND | MsFlags::MS_REC,
+                none,
+            )?;
+        }
+        for private in ["run", "tmp"] {
+            mount(
+                Some("tmpfs"),
+                &root.join(private),
+                Some("tmpfs"),
+                MsFlags::empty(),
+                none,
+            )?;
+        }
+        fs::set_permissions(root.join("run"), fs::Permissions::from_mode(0o755))?;
+        let inside = root.join("run/instance");
+        fs::create_dir(&inside)?;
+        mount(Some(&self.staged), &inside, none, MsFlags::MS_BIND, none)?;
+        for shared in &self.image.shared_directories {
+            let inside = root.join(shared.strip_prefix("/").unwrap_or(shared));
+            fs::create_dir_all(&inside)?;
+            mount(Some(shared), &inside, none, MsFlags::MS_BIND, none)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what makes this machine this instance. The thread's root is the machine's by now.
+    fn write_files(&self) -> io::Result<()> {
+        let host_name = self.instance.host_name();
+        let hosts = format!(
+            "127.0.0.1 localhost\n{} {} {host_name}\n",
+            self.instance.private_ip,
+            self.instance.private_dns_name()
+        );
+        write_file(Path::new("/etc/hosts"), hosts.as_bytes(), 0o644)?;
+        write_file(
+            Path::new("/etc/hostname"),
+            format!("{host_name}\n").as_bytes(),
+            0o644,
+        )?;
+        for program in POWER_OFF_PROGRAMS {
+            write_file(
+                &Path::new("/usr/sbin").join(program),
+                POWER_OFF.as_bytes(),
+                0o755,
+            )?;
+        }
+        if let Some(user_data) = self
+            .user_data
+            .as_ref()
+            .filter(|text| text.starts_with(b"#!"))
+        {
+            write_file(
+                Path::new("/var/lib/cloud/instance/user-data.sh"),
+                user_data,
+                0o700,
+            )?;
+        }
+        for file in &self.image.files {
+            match &file.content {
+                ImageContent::Bytes(bytes) => write_file(&file.path, bytes, file.mode)?,
+                ImageContent::File(inside) => {
+                    write_file(&file.path, b"", file.mode)?;
+                    let none: Option<&str> = None;
+                    mount(Some(inside), &file.path, none, MsFlags::MS_BIND, none)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn write_file(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    // Never write through a link: on Debian `poweroff` is one to systemctl.
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    fs::write(path, content)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
