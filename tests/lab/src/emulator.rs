@@ -160,6 +160,8 @@ impl Emulator {
 
     /// Stops it and all Lambdas it runs.
     pub async fn stop(mut self) {
+        // Kept open, for `wait` closes it, and that would be the end of SIGTERM's patience.
+        let _input = self.child.stdin.take();
         self.signal(Signal::SIGTERM);
         let _ = timeout(Duration::from_secs(STOP_SECONDS), self.child.wait()).await;
         // A Lambda that is busy outlives MiniStack's own clean-up: end the whole group in any case.
@@ -239,7 +241,8 @@ fn spawn(settings: &EmulatorSettings<'_>, log: &Path) -> Result<Child, EmulatorE
         .env("AWS_ENDPOINT_URL", format!("https://{}", settings.proxy))
         // Else every lab would fight for one fixed port on all addresses.
         .env("IOT_MTLS_ENABLED", "0")
-        .stdin(Stdio::null())
+        // Its end tells MiniStack of ours, even if we are killed.
+        .stdin(Stdio::piped())
         .stdout(output)
         .stderr(errors)
         .process_group(0)

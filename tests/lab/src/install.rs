@@ -124,10 +124,9 @@ fn install_packages(missing: &[String], progress: &impl Fn(&str)) -> Result<(), 
 
 fn ensure_python(cache: &Path, progress: &impl Fn(&str)) -> Result<PathBuf, InstallError> {
     let digest = Sha256::digest(REQUIREMENTS);
-    let hash: String = digest[..6]
+    let hash = digest[..6]
         .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+        .fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
     let venv = cache.join(format!("venv-{hash}"));
     if is_complete(&venv) {
         return Ok(venv);

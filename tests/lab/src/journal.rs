@@ -4,7 +4,7 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use serde::{Deserialize, Serialize};
@@ -68,10 +68,7 @@ impl Journal {
     pub(crate) fn record(&self, call: &Call) -> io::Result<()> {
         let mut line = serde_json::to_vec(call)?;
         line.push(b'\n');
-        let mut file = self
-            .file
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         file.write_all(&line)
     }
 }

@@ -8,19 +8,27 @@ pub fn text(document: &str, element: &str) -> Option<String> {
     texts(document, element).into_iter().next()
 }
 
-/// The texts of all elements so named that have text and no children, in document order.
+/// The texts of all elements so named that are not empty, entities resolved, in document order.
 #[must_use]
 pub fn texts(document: &str, element: &str) -> Vec<String> {
+    blocks(document, element)
+        .iter()
+        .filter_map(|raw| quick_xml::escape::unescape(raw).ok())
+        .map(std::borrow::Cow::into_owned)
+        .filter(|text| !text.is_empty())
+        .collect()
+}
+
+/// What stands between the tags of all elements so named, as XML. Of nested ones, only the outermost.
+#[must_use]
+pub fn blocks(document: &str, element: &str) -> Vec<String> {
     let mut reader = Reader::from_str(document);
     let mut found = Vec::new();
     while let Ok(event) = reader.read_event() {
         match event {
             Event::Start(start) if start.local_name().as_ref() == element.as_bytes() => {
-                if let Ok(raw) = reader.read_text(start.name())
-                    && let Ok(value) = quick_xml::escape::unescape(&raw)
-                    && !value.is_empty()
-                {
-                    found.push(value.into_owned());
+                if let Ok(raw) = reader.read_text(start.name()) {
+                    found.push(raw.into_owned());
                 }
             }
             Event::Eof => break,

@@ -1,71 +1,42 @@
 //! The proxy in front of the real emulator, called by boto3 and the AWS CLI, which sign as AWS's own.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
 use spillway_lab::{
-    emulator::{self, Emulator, EmulatorSettings, root::Credentials},
+    cloud::Cloud,
+    emulator::{self, root::Credentials},
     faults::{Action, Fault},
     install,
-    journal::{Call, Journal},
-    proxy::{Proxy, ProxySettings},
-    tls::Certificates,
+    journal::Call,
 };
 use tempfile::TempDir;
 use tokio::process::Command;
 
-const PROXY_IP: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-const EMULATOR_IP: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
-
 /// The emulator and the proxy on loopback, with nothing deployed.
-struct Cloud {
-    emulator: Emulator,
-    proxy: Proxy,
-    certificates: Certificates,
+struct Bench {
+    cloud: Cloud,
     venv: PathBuf,
     state: TempDir,
 }
 
-impl Cloud {
+impl Bench {
     async fn start() -> Self {
         let venv = install::ensure_installed(|line| eprintln!("{line}")).unwrap();
         let state = tempfile::tempdir().unwrap();
-        let certificates = Certificates::create(state.path(), &[PROXY_IP, EMULATOR_IP]).unwrap();
-        let port = emulator::free_port(&[PROXY_IP, EMULATOR_IP]).unwrap();
-        let address = SocketAddr::from((EMULATOR_IP, port));
-        let proxy = Proxy::start(ProxySettings {
-            listen: SocketAddr::from((PROXY_IP, port)),
-            emulator: address,
-            certificates: &certificates,
-            journal: Journal::open(&state.path().join("journal.jsonl")).unwrap(),
-        })
-        .await
-        .unwrap();
-        let emulator = Emulator::start(EmulatorSettings {
-            venv: &venv,
-            state: &state.path().join("emulator"),
-            certificates: &certificates,
-            address,
-            proxy: proxy.address(),
-        })
-        .await
-        .unwrap();
-        Self {
-            emulator,
-            proxy,
-            certificates,
-            venv,
-            state,
-        }
+        let cloud = Cloud::start(&venv, state.path(), Ipv4Addr::LOCALHOST, 0)
+            .await
+            .unwrap();
+        Self { cloud, venv, state }
     }
 
     /// A user known to the journal by its name, with one inline policy.
     async fn user(&self, name: &str, statements: Value) -> Credentials {
-        let root = self.emulator.root();
+        let root = self.cloud.emulator.root();
         let credentials = root.create_user(name, &[]).await.unwrap();
         let policy = json!({"Version": "2012-10-17", "Statement": statements}).to_string();
         let parameters = [
@@ -74,7 +45,8 @@ impl Cloud {
             ("PolicyDocument", &policy),
         ];
         root.iam("PutUserPolicy", &parameters).await.unwrap();
-        self.proxy
+        self.cloud
+            .proxy
             .principals()
             .register(&credentials.access_key_id, name);
         credentials
@@ -87,7 +59,7 @@ impl Cloud {
             "Condition": {"Bool": {"aws:SecureTransport": "false"}},
         }]});
         let body = json!({"QueueName": name, "Attributes": {"Policy": policy.to_string()}});
-        let root = self.emulator.root();
+        let root = self.cloud.emulator.root();
         let answer = root
             .json("sqs", "AmazonSQS.CreateQueue", &body)
             .await
@@ -97,6 +69,7 @@ impl Cloud {
 
     async fn messages_in(&self, queue_url: &str) -> u64 {
         let attributes = self
+            .cloud
             .emulator
             .root()
             .queue_attributes(queue_url)
@@ -112,8 +85,8 @@ impl Cloud {
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
             .env("HOME", self.state.path())
-            .env("AWS_ENDPOINT_URL", self.proxy.url())
-            .env("AWS_CA_BUNDLE", &self.certificates.bundle)
+            .env("AWS_ENDPOINT_URL", self.cloud.proxy.url())
+            .env("AWS_CA_BUNDLE", &self.cloud.certificates.bundle)
             .env("AWS_REGION", emulator::REGION)
             .env("AWS_DEFAULT_REGION", emulator::REGION)
             .env("AWS_MAX_ATTEMPTS", "1")
@@ -158,13 +131,14 @@ print(json.dumps(answer, default=str))
     }
 
     fn calls(&self, operation: &str) -> Vec<Call> {
-        let mut calls = self.proxy.journal().calls().unwrap();
+        let mut calls = self.cloud.proxy.journal().calls().unwrap();
         calls.retain(|call| call.operation == operation);
         calls
     }
 
     fn arm(&self, operation: &str, times: u64, action: Action) -> String {
-        self.proxy
+        self.cloud
+            .proxy
             .faults()
             .arm(Fault {
                 id: None,
@@ -185,22 +159,25 @@ fn allow(action: &str) -> Value {
 
 #[tokio::test]
 async fn signatures_and_policies_hold_through_the_proxy_and_calls_are_recorded() {
-    let cloud = Cloud::start().await;
-    let queue = cloud.tls_only_queue("resume").await;
-    assert_eq!(queue, format!("{}/000000000000/resume", cloud.proxy.url()));
-    let head = cloud.user("head", allow("sqs:SendMessage")).await;
+    let bench = Bench::start().await;
+    let queue = bench.tls_only_queue("resume").await;
+    assert_eq!(
+        queue,
+        format!("{}/000000000000/resume", bench.cloud.proxy.url())
+    );
+    let head = bench.user("head", allow("sqs:SendMessage")).await;
     let message = json!({"QueueUrl": queue, "MessageBody": "hello"});
 
-    let sent = cloud
+    let sent = bench
         .boto3(&head, "sqs", "send_message", message.clone())
         .await;
     assert!(sent["MessageId"].is_string(), "{sent}");
-    assert_eq!(cloud.messages_in(&queue).await, 1);
+    assert_eq!(bench.messages_in(&queue).await, 1);
 
     // A batch needs the single call's permission, as on AWS, and no other.
     let entries = json!([{"Id": "1", "MessageBody": "a"}, {"Id": "2", "MessageBody": "b"}]);
     let batch = json!({"QueueUrl": queue, "Entries": entries});
-    let sent = cloud
+    let sent = bench
         .boto3(&head, "sqs", "send_message_batch", batch.clone())
         .await;
     assert_eq!(
@@ -208,14 +185,14 @@ async fn signatures_and_policies_hold_through_the_proxy_and_calls_are_recorded()
         Some(2),
         "{sent}"
     );
-    let reader = cloud.user("reader", allow("sqs:ReceiveMessage")).await;
-    let refused = cloud
+    let reader = bench.user("reader", allow("sqs:ReceiveMessage")).await;
+    let refused = bench
         .boto3(&reader, "sqs", "send_message_batch", batch)
         .await;
     assert_eq!(refused["error"], "AccessDenied", "{refused}");
 
     // Not allowed, and allowed but wrongly signed.
-    let refused = cloud
+    let refused = bench
         .boto3(&head, "sqs", "receive_message", json!({"QueueUrl": queue}))
         .await;
     assert_eq!(refused["error"], "AccessDenied", "{refused}");
@@ -223,10 +200,10 @@ async fn signatures_and_policies_hold_through_the_proxy_and_calls_are_recorded()
         secret_access_key: "wrong".to_owned(),
         ..head.clone()
     };
-    let refused = cloud.boto3(&forger, "sqs", "send_message", message).await;
+    let refused = bench.boto3(&forger, "sqs", "send_message", message).await;
     assert_eq!(refused["error"], "SignatureDoesNotMatch", "{refused}");
 
-    let calls = cloud.calls("SendMessage");
+    let calls = bench.calls("SendMessage");
     assert_eq!(calls.len(), 2, "{calls:?}");
     let first = &calls[0];
     assert_eq!(
@@ -240,19 +217,19 @@ async fn signatures_and_policies_hold_through_the_proxy_and_calls_are_recorded()
         "{:?}",
         calls[1]
     );
-    let denied = &cloud.calls("ReceiveMessage")[0];
+    let denied = &bench.calls("ReceiveMessage")[0];
     assert_eq!(
         denied.error_code.as_deref(),
         Some("AccessDeniedException"),
         "{denied:?}"
     );
-    cloud.emulator.stop().await;
+    bench.cloud.stop().await;
 }
 
 #[tokio::test]
 async fn callers_are_named_by_session_and_the_cli_works_too() {
-    let cloud = Cloud::start().await;
-    let root = cloud.emulator.root();
+    let bench = Bench::start().await;
+    let root = bench.cloud.emulator.root();
     let trust = json!({"Version": "2012-10-17", "Statement": [{
         "Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}]});
     let trust = trust.to_string();
@@ -261,11 +238,11 @@ async fn callers_are_named_by_session_and_the_cli_works_too() {
         ("AssumeRolePolicyDocument", trust.as_str()),
     ];
     root.iam("CreateRole", &parameters).await.unwrap();
-    let operator = cloud.user("operator", allow("*")).await;
+    let operator = bench.user("operator", allow("*")).await;
 
     let role = "arn:aws:iam::000000000000:role/node";
     let arguments = json!({"RoleArn": role, "RoleSessionName": "i-0123"});
-    let session = cloud
+    let session = bench
         .boto3(&operator, "sts", "assume_role", arguments)
         .await;
     let text = |key: &str| session["Credentials"][key].as_str().unwrap().to_owned();
@@ -275,7 +252,7 @@ async fn callers_are_named_by_session_and_the_cli_works_too() {
         session_token: Some(text("SessionToken")),
         expiration: None,
     };
-    let output = cloud
+    let output = bench
         .tool("aws", &node)
         .args(["sts", "get-caller-identity", "--output", "json"])
         .output()
@@ -287,14 +264,14 @@ async fn callers_are_named_by_session_and_the_cli_works_too() {
         identity["Arn"],
         "arn:aws:sts::000000000000:assumed-role/node/i-0123"
     );
-    assert_eq!(cloud.calls("GetCallerIdentity")[0].principal, "i-0123");
+    assert_eq!(bench.calls("GetCallerIdentity")[0].principal, "i-0123");
 
     // S3 has no operation names, streams its uploads and asks with HEAD.
     let body = json!({"Bucket": "zips"});
-    cloud.boto3(&operator, "s3", "create_bucket", body).await;
-    let file = cloud.state.path().join("upload");
+    bench.boto3(&operator, "s3", "create_bucket", body).await;
+    let file = bench.state.path().join("upload");
     std::fs::write(&file, vec![b'x'; 12_000_000]).unwrap();
-    let copied = cloud
+    let copied = bench
         .tool("aws", &operator)
         .args(["s3", "cp", "--no-progress"])
         .arg(&file)
@@ -308,21 +285,21 @@ async fn callers_are_named_by_session_and_the_cli_works_too() {
         String::from_utf8_lossy(&copied.stderr)
     );
     let arguments = json!({"Bucket": "zips", "Key": "key"});
-    let head = cloud.boto3(&operator, "s3", "head_object", arguments).await;
+    let head = bench.boto3(&operator, "s3", "head_object", arguments).await;
     assert_eq!(head["ContentLength"], 12_000_000, "{head}");
-    assert_eq!(cloud.calls("HEAD /zips/key")[0].service, "s3");
-    cloud.emulator.stop().await;
+    assert_eq!(bench.calls("HEAD /zips/key")[0].service, "s3");
+    bench.cloud.stop().await;
 }
 
 #[tokio::test]
 async fn every_fault_does_what_it_says_and_is_counted() {
-    let cloud = Cloud::start().await;
-    let queue = cloud.tls_only_queue("resume").await;
-    let head = cloud.user("head", allow("sqs:*")).await;
+    let bench = Bench::start().await;
+    let queue = bench.tls_only_queue("resume").await;
+    let head = bench.user("head", allow("sqs:*")).await;
     let message = json!({"QueueUrl": queue, "MessageBody": "hello"});
     let send = async || {
         let begun = Instant::now();
-        let answer = cloud
+        let answer = bench
             .boto3(&head, "sqs", "send_message", message.clone())
             .await;
         (answer, begun.elapsed())
@@ -333,14 +310,14 @@ async fn every_fault_does_what_it_says_and_is_counted() {
         code: "RequestThrottled".to_owned(),
         message: "slow down".to_owned(),
     };
-    let id = cloud.arm("SendMessage", 2, refuse);
+    let id = bench.arm("SendMessage", 2, refuse);
     assert_eq!(send().await.0["error"], "RequestThrottled");
     assert_eq!(send().await.0["message"], "slow down");
-    assert_eq!(cloud.messages_in(&queue).await, 0);
+    assert_eq!(bench.messages_in(&queue).await, 0);
     assert!(send().await.0["MessageId"].is_string());
-    assert_eq!(cloud.messages_in(&queue).await, 1);
-    assert_eq!(cloud.proxy.faults().fired(&id), 2);
-    let recorded: Vec<_> = cloud
+    assert_eq!(bench.messages_in(&queue).await, 1);
+    assert_eq!(bench.cloud.proxy.faults().fired(&id), 2);
+    let recorded: Vec<_> = bench
         .calls("SendMessage")
         .into_iter()
         .map(|call| call.fault)
@@ -348,50 +325,50 @@ async fn every_fault_does_what_it_says_and_is_counted() {
     assert_eq!(recorded, [Some(id.clone()), Some(id), None]);
 
     // Done all the same, though the caller cannot know.
-    cloud.arm("SendMessage", 1, Action::LoseAnswer {});
+    bench.arm("SendMessage", 1, Action::LoseAnswer {});
     let (answer, _) = send().await;
     assert_eq!(answer["error"], "ConnectionClosedError", "{answer}");
-    assert_eq!(cloud.messages_in(&queue).await, 2);
-    assert_eq!(cloud.calls("SendMessage")[3].status, 200);
+    assert_eq!(bench.messages_in(&queue).await, 2);
+    assert_eq!(bench.calls("SendMessage")[3].status, 200);
 
-    cloud.arm("SendMessage", 1, Action::DelayMs(1500));
+    bench.arm("SendMessage", 1, Action::DelayMs(1500));
     let (answer, took) = send().await;
     assert!(
         answer["MessageId"].is_string() && took > Duration::from_millis(1500),
         "{took:?}"
     );
-    assert!(cloud.calls("SendMessage")[4].duration_ms >= 1500);
+    assert!(bench.calls("SendMessage")[4].duration_ms >= 1500);
 
     // Not done.
-    cloud.arm("SendMessage", 1, Action::HangMs(1500));
+    bench.arm("SendMessage", 1, Action::HangMs(1500));
     let (answer, took) = send().await;
     assert_eq!(answer["error"], "ConnectionClosedError", "{answer}");
     assert!(took > Duration::from_millis(1500), "{took:?}");
-    assert_eq!(cloud.messages_in(&queue).await, 3);
+    assert_eq!(bench.messages_in(&queue).await, 3);
 
     let replace = Action::Replace {
         from: r#""MessageId": ?"[^"]*""#.to_owned(),
         to: r#""MessageId": "another""#.to_owned(),
     };
-    cloud.arm("SendMessage", 1, replace);
+    bench.arm("SendMessage", 1, replace);
     assert_eq!(send().await.0["MessageId"], "another");
-    assert_eq!(cloud.messages_in(&queue).await, 4);
-    cloud.emulator.stop().await;
+    assert_eq!(bench.messages_in(&queue).await, 4);
+    bench.cloud.stop().await;
 }
 
 #[tokio::test]
 async fn faults_are_armed_listed_and_disarmed_over_the_control_port() {
-    let cloud = Cloud::start().await;
-    let queue = cloud.tls_only_queue("resume").await;
-    let head = cloud.user("head", allow("sqs:*")).await;
-    let faults = format!("{}/faults", cloud.proxy.control_url());
+    let bench = Bench::start().await;
+    let queue = bench.tls_only_queue("resume").await;
+    let head = bench.user("head", allow("sqs:*")).await;
+    let faults = format!("{}/faults", bench.cloud.proxy.control_url());
 
     let fault = json!({"service": "sqs", "operation": "SendMessage", "match": "poison", "times": 5,
         "action": {"refuse": {"status": 403, "code": "Poisoned", "message": ""}}});
     let armed = curl(&["-d", &fault.to_string()], &faults).await;
     let send = async |body: &str| {
         let message = json!({"QueueUrl": queue, "MessageBody": body});
-        cloud.boto3(&head, "sqs", "send_message", message).await
+        bench.boto3(&head, "sqs", "send_message", message).await
     };
     assert!(send("clean").await["MessageId"].is_string());
     assert_eq!(send("poison").await["error"], "Poisoned");
@@ -417,7 +394,7 @@ async fn faults_are_armed_listed_and_disarmed_over_the_control_port() {
             .unwrap()
             .contains("regular expression")
     );
-    cloud.emulator.stop().await;
+    bench.cloud.stop().await;
 }
 
 async fn curl(arguments: &[&str], url: &str) -> Value {
@@ -433,10 +410,10 @@ async fn curl(arguments: &[&str], url: &str) -> Value {
 
 #[tokio::test]
 async fn stopping_leaves_no_process_behind() {
-    let cloud = Cloud::start().await;
-    let state = cloud.state.path().to_owned();
+    let bench = Bench::start().await;
+    let state = bench.state.path().to_owned();
     assert!(!processes_in(&state).is_empty());
-    cloud.emulator.stop().await;
+    bench.cloud.stop().await;
     assert_eq!(processes_in(&state), Vec::<String>::new());
 }
 

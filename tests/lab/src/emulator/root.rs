@@ -177,7 +177,7 @@ impl RootClient {
         self.query("iam", "2010-05-08", action, parameters).await
     }
 
-    /// All versions of a launch template that `CloudFormation` made, as EC2's XML.
+    /// All versions of a launch template that CloudFormation made, as EC2's XML.
     pub async fn launch_template_versions(
         &self,
         launch_template_id: &str,
@@ -238,7 +238,7 @@ impl RootClient {
             })
     }
 
-    /// Puts a message on a queue, as `EventBridge` does for a rule with that target.
+    /// Puts a message on a queue, as EventBridge does for a rule with that target.
     pub async fn send_message(&self, queue_url: &str, body: &str) -> Result<(), RootError> {
         let body = json!({"QueueUrl": queue_url, "MessageBody": body});
         self.json("sqs", "AmazonSQS.SendMessage", &body).await?;

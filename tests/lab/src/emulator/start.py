@@ -1,9 +1,14 @@
-"""Starts MiniStack with one correction, which the lab needs to try AWS's own policies unchanged.
+"""Starts MiniStack, ends it with the lab, and corrects one thing so that AWS's own policies hold unchanged.
 
 IAM has no action for SQS's batch calls: each is allowed by its single call's action
 (https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-api-permissions-reference.html).
 MiniStack 1.5.33 checks them under names of their own, so a policy that is right on AWS is refused.
 """
+
+import os
+import signal
+import sys
+import threading
 
 from ministack.app import main
 from ministack.core import iam_actions
@@ -27,4 +32,13 @@ def corrected(action_of_request):
 iam_actions._action_from_target = corrected(iam_actions._action_from_target)
 iam_actions._action_from_query = corrected(iam_actions._action_from_query)
 
+
+
+def end_with_the_lab():
+    """The lab holds the other end of standard input, however it ends; then end the Lambdas too."""
+    sys.stdin.buffer.read()
+    os.killpg(0, signal.SIGKILL)
+
+
+threading.Thread(target=end_with_the_lab, daemon=True).start()
 main()

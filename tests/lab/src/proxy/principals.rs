@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use sha2::{Digest as _, Sha256};
@@ -37,7 +37,7 @@ impl Principals {
             .unwrap_or_else(|| access_key_id.to_owned())
     }
 
-    /// Learns the session name from the answer to an `AssumeRole`.
+    /// Learns the session name from the answer to an AssumeRole.
     pub(super) fn learn(&self, assume_role_answer: &[u8]) {
         let Ok(document) = std::str::from_utf8(assume_role_answer) else {
             return;
@@ -52,9 +52,7 @@ impl Principals {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, String>> {
-        self.0
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

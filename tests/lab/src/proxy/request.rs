@@ -18,9 +18,9 @@ pub(super) struct Described {
 /// The families of AWS's wire formats, as far as errors differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Protocol {
-    /// `X-Amz-Target` and JSON bodies: SQS, `DynamoDB`, SSM, EventBridge, logs.
+    /// `X-Amz-Target` and JSON bodies: SQS, DynamoDB, SSM, EventBridge, logs.
     Json,
-    /// `Action=` forms and XML answers: IAM, STS, `CloudFormation`, SNS.
+    /// `Action=` forms and XML answers: IAM, STS, CloudFormation, SNS.
     Query,
     /// Like Query with an envelope of its own.
     Ec2,

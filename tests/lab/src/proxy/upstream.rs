@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     net::SocketAddr,
-    sync::{Arc, RwLock},
+    sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -83,17 +83,14 @@ impl Routes {
     pub(super) fn set(&self, service: &str, address: SocketAddr) {
         self.others
             .write()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .unwrap_or_else(PoisonError::into_inner)
             .insert(service.to_owned(), authority(address));
     }
 
     /// The address of a call's backend. Only the connection goes there: the Host header, which is
     /// signed, stays as the caller wrote it.
     pub(super) fn target(&self, service: &str, asked: &Uri) -> Uri {
-        let others = self
-            .others
-            .read()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let others = self.others.read().unwrap_or_else(PoisonError::into_inner);
         let (scheme, authority) = others.get(service).map_or_else(
             || self.emulator.clone(),
             |other| (Scheme::HTTP, other.clone()),
