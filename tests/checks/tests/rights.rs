@@ -1,0 +1,183 @@
+//! Who may do what: the template's roles and policies. MiniStack evaluates few of their conditions as AWS does.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use spillway_checks::template::{Template, list, target};
+
+const FUNCTION: &str = "AWS::Serverless::Function";
+const CLUSTER_TAG: &str = "spillway:cluster";
+
+/// A queue's URL without the right to send is a fault in the field; the right without the URL is one too many.
+#[test]
+fn a_function_may_send_where_it_is_told_to_and_nowhere_else() -> Result<()> {
+    let template = Template::read()?;
+    for (id, function) in template.of_type(FUNCTION) {
+        let variables = function["Environment"]["Variables"]
+            .as_object()
+            .context("no environment")?;
+        let told: BTreeSet<&str> = variables.values().filter_map(target).collect();
+        let mut may: BTreeSet<&str> = template
+            .statements(&id.replace("Function", "Role"))
+            .into_iter()
+            .filter(|statement| statement["Action"] == "sqs:SendMessage")
+            .flat_map(|statement| list(&statement["Resource"]).filter_map(target))
+            .collect();
+        if id == "CallbackFunction" {
+            // Lambda itself sends there, with the function's role.
+            assert!(may.remove("CallbackFailuresQueue"));
+        }
+        assert_eq!(told, may, "{id}");
+    }
+    Ok(())
+}
+
+#[test]
+fn no_right_is_wider_than_it_must_be() -> Result<()> {
+    let template = Template::read()?;
+    let roles = template
+        .of_type("AWS::IAM::Role")
+        .chain(template.of_type("AWS::IAM::ManagedPolicy"));
+    for (id, role) in roles {
+        assert!(
+            role["ManagedPolicyArns"].is_null(),
+            "{id} takes policies made by others"
+        );
+        for statement in template.statements(id) {
+            if statement["Effect"] == "Deny" {
+                continue;
+            }
+            for action in list(&statement["Action"]).filter_map(Value::as_str) {
+                assert!(!action.contains('*'), "{id} allows {action}");
+                let everywhere = list(&statement["Resource"]).any(|resource| resource == "*");
+                assert!(
+                    !everywhere || action == "ec2:DescribeInstances",
+                    "{id} allows {action} on everything"
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// MiniStack evaluates none of these conditions as EC2 does, so what they say is held here.
+#[test]
+fn launches_and_terminations_need_our_tag_and_our_template() -> Result<()> {
+    let template = Template::read()?;
+    let ours = json!({"Ref": "ClusterName"});
+    let by_sid: BTreeMap<&str, &Value> = template
+        .statements("LaunchRole")
+        .into_iter()
+        .filter_map(|statement| Some((statement["Sid"].as_str()?, statement)))
+        .collect();
+    let request_tag = |sid: &str| {
+        &by_sid[sid]["Condition"]["StringEquals"][format!("aws:RequestTag/{CLUSTER_TAG}")]
+    };
+    assert_eq!(request_tag("InstancesWithOurTag"), &ours);
+    assert_eq!(request_tag("FleetsWithOurTag"), &ours);
+
+    let never = by_sid["NeverWithoutOurTemplates"];
+    assert_eq!(
+        (&never["Effect"], &never["Resource"]),
+        (&json!("Deny"), &json!("*"))
+    );
+    assert_eq!(
+        never["Condition"]["ArnNotEquals"]["ec2:LaunchTemplate"],
+        by_sid["LaunchFromOurTemplates"]["Resource"]
+    );
+    assert_eq!(
+        by_sid["OnlyWhatTheTemplateNames"]["Condition"],
+        json!({"Bool": {"ec2:IsLaunchTemplateResource": "true"}})
+    );
+    assert_eq!(
+        by_sid["TagAtCreation"]["Condition"],
+        json!({"StringEquals": {"ec2:CreateAction": ["CreateFleet", "RunInstances"]}})
+    );
+
+    let afterwards = &by_sid["NameAndJobTagsAfterwards"]["Condition"];
+    assert_eq!(
+        afterwards["StringEquals"][format!("aws:ResourceTag/{CLUSTER_TAG}")],
+        ours
+    );
+    let keys = &afterwards["ForAllValues:StringEquals"]["aws:TagKeys"];
+    assert!(
+        list(keys).all(|key| key != CLUSTER_TAG),
+        "the tag that says an instance is ours could be changed"
+    );
+    assert_eq!(afterwards["Null"]["aws:TagKeys"], "false");
+
+    let passed = by_sid["GiveInstancesTheNodeRole"];
+    assert_eq!(target(&passed["Resource"]), Some("BurstNodeRole"));
+    assert_eq!(
+        passed["Condition"],
+        json!({"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}})
+    );
+
+    for (role, _) in template.of_type("AWS::IAM::Role") {
+        let terminates = template.statements(role).into_iter().find(|statement| {
+            list(&statement["Action"]).any(|action| action == "ec2:TerminateInstances")
+        });
+        assert_eq!(terminates.is_some(), role == "TerminateRole", "{role}");
+        if let Some(statement) = terminates {
+            let tag =
+                &statement["Condition"]["StringEquals"][format!("aws:ResourceTag/{CLUSTER_TAG}")];
+            assert_eq!(tag, &ours, "{role}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_head_node_can_ask_and_nothing_more() -> Result<()> {
+    let template = Template::read()?;
+    let (denied, allowed): (Vec<_>, Vec<_>) = template
+        .statements("HeadNodePolicy")
+        .into_iter()
+        .partition(|statement| statement["Effect"] == "Deny");
+    let actions: BTreeSet<&str> = allowed
+        .iter()
+        .flat_map(|statement| list(&statement["Action"]))
+        .filter_map(Value::as_str)
+        .collect();
+    assert!(
+        actions.iter().all(|action| action.starts_with("sqs:")),
+        "{actions:?}"
+    );
+    for statement in allowed
+        .iter()
+        .filter(|statement| list(&statement["Action"]).any(|action| action == "sqs:ReceiveMessage"))
+    {
+        assert_eq!(target(&statement["Resource"]), Some("UpdatesQueue"));
+    }
+    let denied: BTreeSet<&str> = denied
+        .iter()
+        .flat_map(|statement| list(&statement["Action"]))
+        .filter_map(Value::as_str)
+        .collect();
+    assert_eq!(
+        denied,
+        BTreeSet::from(["ssm:GetParameter*", "ssm:SendCommand", "secretsmanager:*"])
+    );
+    Ok(())
+}
+
+/// `ForAllValues` is true of a call that carries no key; `GetItem` is the one action that cannot be such a call.
+#[test]
+fn a_burst_node_reads_its_own_item_only() -> Result<()> {
+    let template = Template::read()?;
+    let statements = template.statements("BurstNodeRole");
+    let table: Vec<_> = statements
+        .iter()
+        .filter(|statement| target(&statement["Resource"]) == Some("Table"))
+        .collect();
+    let [own] = table[..] else {
+        panic!("one statement is about the table")
+    };
+    assert_eq!(own["Action"], "dynamodb:GetItem");
+    assert_eq!(
+        own["Condition"],
+        json!({"ForAllValues:StringEquals": {"dynamodb:LeadingKeys": "${ec2:SourceInstanceArn}"}})
+    );
+    Ok(())
+}
