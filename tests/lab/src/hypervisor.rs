@@ -230,8 +230,7 @@ enum Slot {
 }
 
 impl Hypervisor {
-    /// Copies the image's large files into `directory` (which must lie on a file system that can hold overlays:
-    /// not itself an overlay) and is then ready to boot. The receiver tells of instances that power themselves off.
+    /// Copies the image's large files into `directory` and is then ready to boot. The receiver tells of instances that power themselves off.
     pub fn new(
         network: &Network,
         directory: &Path,

@@ -298,10 +298,15 @@ fn ip(commands: &str) -> Result<(), NetworkError> {
 
 /// Runs `ip` once for many commands: an instance boots in milliseconds only if few programs are started.
 fn ip_in(namespace: Option<&str>, commands: &str) -> Result<(), NetworkError> {
-    let mut ip = Command::new("ip");
-    if let Some(namespace) = namespace {
-        ip.args(["-n", namespace]);
-    }
+    let mut ip = match namespace {
+        None => Command::new("ip"),
+        Some(namespace) => {
+            // Not `ip -n`, which also changes mounts, and cannot in a chroot.
+            let mut nsenter = Command::new("nsenter");
+            nsenter.arg(format!("--net={NAMESPACES}/{namespace}")).args(["--", "ip"]);
+            nsenter
+        }
+    };
     let mut child = ip
         .args(["-batch", "-"])
         .stdin(Stdio::piped())

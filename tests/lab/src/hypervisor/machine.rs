@@ -11,6 +11,7 @@ use std::sync::{Arc, mpsc};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, statfs};
 use tokio::task::JoinHandle;
 
 use super::metadata::Metadata;
@@ -255,13 +256,19 @@ impl Plan {
         Ok(command)
     }
 
+    /// Mounts the machine's root file system. Where the lab's own files lie on an overlay (in a container), which
+    /// cannot hold another's upper layer, the machine's lie in memory.
     fn mount_root(&self) -> io::Result<()> {
         let none: Option<&str> = None;
         let root = self.directory.join("root");
-        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+        make_mounts_private()?;
         // Copies of the other machines' namespace mounts would keep those namespaces alive after their end. It is
         // no mount where `ip netns` was never used by this root, and then there is nothing to keep.
         let _ = umount2("/run/netns", MntFlags::MNT_DETACH);
+        if statfs(&self.directory)?.filesystem_type() == OVERLAYFS_SUPER_MAGIC {
+            mount(Some("tmpfs"), &self.directory, Some("tmpfs"), MsFlags::empty(), none)?;
+            make_directories(&self.directory)?;
+        }
         let options = format!(
             "lowerdir=/,upperdir={},workdir={}",
             self.directory.join("upper").display(),
@@ -349,6 +356,19 @@ impl Plan {
         }
         Ok(())
     }
+}
+
+/// Keeps the calling thread's later mounts from everybody else's sight.
+fn make_mounts_private() -> io::Result<()> {
+    // Propagation is a matter of mount points, and in a chroot `/` is none: it is changed at the namespace's own
+    // root, where entering the namespace anew leads, and from where the thread then goes back.
+    let here = File::open("/")?;
+    setns(File::open("/proc/thread-self/ns/mnt")?, CloneFlags::CLONE_NEWNS)?;
+    let none: Option<&str> = None;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    nix::unistd::fchdir(&here)?;
+    nix::unistd::chroot(".")?;
+    Ok(())
 }
 
 fn write_file(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
