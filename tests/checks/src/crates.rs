@@ -17,6 +17,8 @@ pub struct Crates {
     takes: BTreeMap<String, Vec<(String, String)>>,
     /// Package ids of the workspace's own crates.
     members: BTreeSet<String>,
+    /// Programs that they build.
+    programs: BTreeSet<String>,
 }
 
 impl Crates {
@@ -39,11 +41,18 @@ impl Crates {
         let takes = each(&metadata["resolve"]["nodes"])
             .map(|node| (text(&node["id"]), edges(node)))
             .collect();
-        let members = each(&metadata["workspace_members"]).map(text).collect();
+        let members: BTreeSet<String> = each(&metadata["workspace_members"]).map(text).collect();
+        let programs = each(&metadata["packages"])
+            .filter(|package| members.contains(&text(&package["id"])))
+            .flat_map(|package| each(&package["targets"]))
+            .filter(|target| each(&target["kind"]).any(|kind| kind == "bin"))
+            .map(|target| text(&target["name"]))
+            .collect();
         Ok(Self {
             names,
             takes,
             members,
+            programs,
         })
     }
 
@@ -51,6 +60,12 @@ impl Crates {
     #[must_use]
     pub fn members(&self) -> BTreeSet<&str> {
         self.members.iter().map(|id| self.name(id)).collect()
+    }
+
+    /// Names of the programs that the workspace builds.
+    #[must_use]
+    pub fn programs(&self) -> &BTreeSet<String> {
+        &self.programs
     }
 
     /// The workspace's crates that `name` takes itself: into what it ships, and for its tests only.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
+use spillway_checks::crates::Crates;
 use spillway_checks::template::{Template, list, target};
 
 const QUEUE: &str = "AWS::SQS::Queue";
@@ -181,6 +182,26 @@ fn every_queue_has_a_dead_letter_queue_an_alarm_and_speaks_tls_only() -> Result<
                     .is_null()
             );
         }
+    }
+    Ok(())
+}
+
+/// `cargo lambda build` makes a directory for each program; one that the template misspells is found by nobody
+/// before the first deployment.
+#[test]
+fn every_function_is_a_program_of_this_workspace() -> Result<()> {
+    let crates = Crates::read()?;
+    for (id, function) in Template::read()?.of_type(FUNCTION) {
+        let code = function["CodeUri"].as_str().context("no CodeUri")?;
+        let program = code
+            .strip_prefix("../../target/lambda/")
+            .context("built elsewhere")?;
+        assert!(
+            crates.programs().contains(program),
+            "{id}: nothing builds {program}"
+        );
+        let name = json!({"Fn::Sub": format!("${{ClusterName}}-{program}")});
+        assert_eq!(function["FunctionName"], name, "{id}");
     }
     Ok(())
 }
