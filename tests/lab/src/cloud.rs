@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    emulator::{Emulator, EmulatorError, EmulatorSettings, free_port},
+    emulator::{Emulator, EmulatorError, EmulatorSettings, ROOT_KEY, free_port},
     journal::Journal,
     proxy::{Proxy, ProxyError, ProxySettings},
     tls::{Certificates, TlsError},
@@ -77,6 +77,7 @@ impl Cloud {
             journal: Journal::open(&journal).map_err(file(&journal))?,
         })
         .await?;
+        proxy.principals().register(ROOT_KEY, "operator");
         let emulator = Emulator::start(EmulatorSettings {
             venv,
             state: &state.join("emulator"),

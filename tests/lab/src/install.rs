@@ -57,6 +57,15 @@ pub enum InstallError {
         #[source]
         source: io::Error,
     },
+    /// A file could not be written.
+    #[error("make {path} writable")]
+    Write {
+        /// The path in question.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// There is no place for the cache.
     #[error("set HOME or SPILLWAY_CACHE")]
     NoHome,
@@ -67,6 +76,23 @@ pub enum InstallError {
 pub fn ensure_installed(progress: impl Fn(&str)) -> Result<PathBuf, InstallError> {
     install_packages(&missing_packages(&PACKAGES)?, &progress)?;
     ensure_python(&cache_directory()?, &progress)
+}
+
+/// Writes an `aws` command into `directory`, for a person's PATH: the AWS CLI of the environment `venv`,
+/// told its endpoint by option. The CLI (v1) does not read `AWS_ENDPOINT_URL` for `aws sqs`, for which it
+/// has an address of its own in mind.
+pub fn write_aws_command(venv: &Path, directory: &Path) -> Result<(), InstallError> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let path = directory.join("aws");
+    let program = venv.join("bin/aws");
+    let script = format!(
+        "#!/bin/sh\nexec '{}' --endpoint-url \"$AWS_ENDPOINT_URL\" \"$@\"\n",
+        program.display()
+    );
+    fs::create_dir_all(directory)
+        .and_then(|()| fs::write(&path, script))
+        .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o755)))
+        .map_err(|source| InstallError::Write { path, source })
 }
 
 /// `SPILLWAY_CACHE`, else `~/.cache/spillway`: what outlives checkouts and clean-ups.

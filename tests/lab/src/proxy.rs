@@ -222,13 +222,22 @@ async fn connection(stream: tokio::net::TcpStream, acceptor: TlsAcceptor, shared
 }
 
 impl Shared {
-    async fn answer(&self, request: Request<Incoming>) -> Result<Answer, Dropped> {
+    /// Once a request has been read it is carried out to its end and recorded, even if the caller goes
+    /// away meanwhile, as a service would: hence a task of its own.
+    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Answer, Dropped> {
         let (parts, body) = request.into_parts();
         let Ok(body) = Limited::new(body, REQUEST_LIMIT_BYTES).collect().await else {
             // The caller went away, or sends more than anything in the lab has reason to.
             return Err(Dropped);
         };
-        let body = body.to_bytes();
+        let request = Request::from_parts(parts, body.to_bytes());
+        tokio::spawn(async move { self.complete(request).await })
+            .await
+            .unwrap_or(Err(Dropped))
+    }
+
+    async fn complete(&self, request: Request<Bytes>) -> Result<Answer, Dropped> {
+        let (parts, body) = request.into_parts();
         let call = describe(&parts, &body);
         let mut entry = Call {
             at_ms: now_ms(),

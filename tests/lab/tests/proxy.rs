@@ -80,7 +80,11 @@ impl Bench {
     }
 
     fn tool(&self, program: &str, who: &Credentials) -> Command {
-        let mut command = Command::new(self.venv.join("bin").join(program));
+        self.command(&self.venv.join("bin").join(program), who)
+    }
+
+    fn command(&self, program: &Path, who: &Credentials) -> Command {
+        let mut command = Command::new(program);
         command
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
@@ -266,6 +270,23 @@ async fn callers_are_named_by_session_and_the_cli_works_too() {
     );
     assert_eq!(bench.calls("GetCallerIdentity")[0].principal, "i-0123");
 
+    // The CLI has an address of its own in mind for SQS; the command that the lab gives to people has not.
+    bench.tls_only_queue("resume").await;
+    let directory = bench.state.path().join("bin");
+    install::write_aws_command(&bench.venv, &directory).unwrap();
+    let output = bench
+        .command(&directory.join("aws"), &operator)
+        .args(["sqs", "get-queue-url", "--queue-name", "resume"])
+        .output()
+        .await
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert_eq!(bench.calls("GetQueueUrl")[0].principal, "operator");
+
     // S3 has no operation names, streams its uploads and asks with HEAD.
     let body = json!({"Bucket": "zips"});
     bench.boto3(&operator, "s3", "create_bucket", body).await;
@@ -354,6 +375,33 @@ async fn every_fault_does_what_it_says_and_is_counted() {
     assert_eq!(send().await.0["MessageId"], "another");
     assert_eq!(bench.messages_in(&queue).await, 4);
     bench.cloud.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_asked_is_done_though_the_caller_dies_meanwhile() {
+    let bench = Bench::start().await;
+    let queue = bench.tls_only_queue("resume").await;
+    let head = bench.user("head", allow("sqs:*")).await;
+    let message = json!({"QueueUrl": queue, "MessageBody": "hello"});
+    let id = bench.arm("SendMessage", 1, Action::DelayMs(1000));
+    let caller = bench.boto3(&head, "sqs", "send_message", message);
+    tokio::select! {
+        answer = caller => panic!("{answer}"),
+        // The caller is killed as soon as the proxy has its request.
+        () = until(|| bench.cloud.proxy.faults().fired(&id) == 1) => {}
+    }
+    until(|| bench.calls("SendMessage").len() == 1).await;
+    assert_eq!(bench.calls("SendMessage")[0].status, 200);
+    assert_eq!(bench.messages_in(&queue).await, 1);
+    bench.cloud.stop().await;
+}
+
+async fn until(holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(Instant::now() < deadline, "waited in vain");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 #[tokio::test]
