@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http::HeaderMap;
 use serde_json::{Value, json};
 use spillway_lab::{
     cloud::Cloud,
@@ -374,6 +375,84 @@ async fn every_fault_does_what_it_says_and_is_counted() {
     bench.arm("SendMessage", 1, replace);
     assert_eq!(send().await.0["MessageId"], "another");
     assert_eq!(bench.messages_in(&queue).await, 4);
+    bench.cloud.stop().await;
+}
+
+#[tokio::test]
+async fn a_refusal_is_understood_in_every_protocol() {
+    let bench = Bench::start().await;
+    let operator = bench.user("operator", allow("*")).await;
+    let calls = [
+        ("ec2", "describe_instances", json!({})),
+        ("iam", "list_users", json!({})),
+        ("dynamodb", "list_tables", json!({})),
+        ("lambda", "list_functions", json!({})),
+        ("s3", "list_buckets", json!({})),
+    ];
+    for (service, method, arguments) in calls {
+        let fault = Fault {
+            id: None,
+            service: service.to_owned(),
+            operation: None,
+            principal: None,
+            body_contains: None,
+            times: Some(1),
+            action: Action::Refuse {
+                status: 400,
+                code: "Throttled<&>".to_owned(),
+                message: "a < b".to_owned(),
+            },
+        };
+        bench.cloud.proxy.faults().arm(fault).unwrap();
+        let refused = bench.boto3(&operator, service, method, arguments).await;
+        assert_eq!(refused["error"], "Throttled<&>", "{service}: {refused}");
+        assert_eq!(refused["message"], "a < b", "{service}: {refused}");
+    }
+    let codes: Vec<_> = bench.cloud.proxy.journal().calls().unwrap();
+    assert!(
+        codes
+            .iter()
+            .all(|call| call.error_code.as_deref() == Some("Throttled<&>"))
+    );
+    bench.cloud.stop().await;
+}
+
+#[tokio::test]
+async fn a_service_can_be_served_elsewhere_and_sees_the_request_as_it_was_signed() {
+    let bench = Bench::start().await;
+    let operator = bench.user("operator", allow("*")).await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    bench
+        .cloud
+        .proxy
+        .route("ec2", listener.local_addr().unwrap());
+    let answer = async |headers: HeaderMap, body: String| {
+        let host = headers["host"].to_str().unwrap();
+        assert!(headers.contains_key("authorization") && body.contains("Action=DescribeVpcs"));
+        format!(
+            "<DescribeVpcsResponse><vpcSet><item><vpcId>{host}</vpcId></item></vpcSet>\
+             </DescribeVpcsResponse>"
+        )
+    };
+    let server =
+        tokio::spawn(
+            async move { axum::serve(listener, axum::Router::new().fallback(answer)).await },
+        );
+    let vpcs = bench
+        .boto3(&operator, "ec2", "describe_vpcs", json!({}))
+        .await;
+    assert_eq!(
+        vpcs["Vpcs"][0]["VpcId"],
+        bench.cloud.proxy.address().to_string(),
+        "{vpcs}"
+    );
+    // And without it the caller is told, not left waiting.
+    server.abort();
+    let _ = server.await;
+    let failed = bench
+        .boto3(&operator, "ec2", "describe_vpcs", json!({}))
+        .await;
+    assert_eq!(failed["error"], "BadGateway", "{failed}");
     bench.cloud.stop().await;
 }
 
