@@ -1,41 +1,35 @@
 //! The site's head node: a real munged and slurmctld with configuration, ports and directories of their own.
 
 mod agent;
+mod commands;
+mod files;
 mod slurm_conf;
 
-use std::fs::{self, File, Permissions};
-use std::io::{self, Read};
+use std::fs::{self, File};
+use std::io;
 use std::net::TcpListener;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use nix::unistd::User;
 
 use crate::hypervisor::Image;
 use crate::network::Network;
 use crate::process::{Process, bound_command_as};
 pub use agent::Agent;
+pub use commands::NodeView;
+use files::{check_reachable, install_client, make_directories, slurm_user, write_munge_key};
 pub use slurm_conf::CloudPartition;
 use slurm_conf::SlurmConf;
 
 /// The user that slurmctld, munged and the agent run as; Debian's package makes it.
 pub const SLURM_USER: &str = "slurm";
-/// The names by which Slurm calls the client: before 26.05 a program gets no arguments of ours.
-const PROGRAMS: [&str; 3] = [
-    "spillway-resume",
-    "spillway-suspend",
-    "spillway-resume-fail",
-];
 /// slurmctld answers within a second; a shared two-core machine may take many times that.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// On SIGTERM slurmctld waits up to ten seconds for a running `ResumeProgram` (Slurm 22.05), then saves its state.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(20);
-/// The size of key that `mungekey` makes, in bytes.
-const MUNGE_KEY_BYTES: usize = 128;
 /// Search path of the daemons and of Slurm's commands.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -184,87 +178,6 @@ impl HeadNode {
             .with_bytes("/etc/munge/munge.key", self.munge_key.clone(), 0o400)
     }
 
-    /// A command with this cluster's `SLURM_CONF`, as root, in a directory that every node has.
-    #[must_use]
-    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> tokio::process::Command {
-        let mut command = tokio::process::Command::new(program);
-        command
-            .env_clear()
-            .env("PATH", PATH)
-            .env("SLURM_CONF", self.slurm_conf())
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .kill_on_drop(true);
-        command
-    }
-
-    /// Runs one of Slurm's commands and returns its standard output.
-    pub async fn run(&self, program: &str, arguments: &[&str]) -> Result<String, HeadError> {
-        let output = self
-            .command(program)
-            .args(arguments)
-            .output()
-            .await
-            .map_err(at("run a Slurm command"))?;
-        succeeded(format!("{program} {}", arguments.join(" ")), &output)
-    }
-
-    /// Runs `scontrol` and returns its standard output.
-    pub async fn scontrol(&self, arguments: &[&str]) -> Result<String, HeadError> {
-        self.run("scontrol", arguments).await
-    }
-
-    /// Submits `script` with these options; returns the job's id.
-    pub async fn sbatch(&self, options: &[&str], script: &str) -> Result<u32, HeadError> {
-        let path = self
-            .directory
-            .join(format!("script-{}", uuid::Uuid::new_v4().simple()));
-        fs::write(&path, script).map_err(at("write the batch script"))?;
-        let mut arguments = vec!["--parsable"];
-        arguments.extend(options);
-        let path_text = path.to_string_lossy();
-        arguments.push(&path_text);
-        let submitted = self.run("sbatch", &arguments).await;
-        // slurmctld keeps a copy of its own.
-        fs::remove_file(&path).map_err(at("remove the batch script"))?;
-        let submitted = submitted?;
-        // "123" or, in a federation, "123;cluster".
-        let id = submitted
-            .trim()
-            .split(';')
-            .next()
-            .and_then(|id| id.parse().ok());
-        id.ok_or_else(|| at("read sbatch's answer")(io::Error::other(submitted)))
-    }
-
-    /// A node's state as `scontrol show node` prints it (`IDLE+CLOUD+POWERED_DOWN`), its address, and its reason.
-    pub async fn node(&self, name: &str) -> Result<NodeView, HeadError> {
-        let text = self.scontrol(&["-o", "show", "node", name]).await?;
-        let field = |key: &str| {
-            let (_, rest) = text.split_once(&format!(" {key}="))?;
-            Some(
-                rest.split_whitespace()
-                    .next()
-                    .unwrap_or_default()
-                    .to_owned(),
-            )
-        };
-        // The reason is the last field and may hold spaces; the time and author follow in brackets.
-        let reason = text.split_once(" Reason=").map(|(_, reason)| {
-            let text = reason.split(" [").next().unwrap_or(reason);
-            text.trim().to_owned()
-        });
-        Ok(NodeView {
-            flags: field("State")
-                .unwrap_or_default()
-                .split('+')
-                .map(str::to_owned)
-                .collect(),
-            node_addr: field("NodeAddr").unwrap_or_default(),
-            reason,
-        })
-    }
-
     /// True while slurmctld's process lives.
     #[must_use]
     pub fn slurmctld_runs(&self) -> bool {
@@ -331,49 +244,11 @@ impl HeadNode {
     }
 }
 
-/// What Slurm says of a node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NodeView {
-    /// Base state and flags, such as `IDLE`, `CLOUD`, `POWERING_UP`.
-    pub flags: Vec<String>,
-    /// `NodeAddr`: the node's own name while it has no address.
-    pub node_addr: String,
-    /// `Reason`, without its author and time.
-    pub reason: Option<String>,
-}
-
-impl NodeView {
-    /// True if the state has this base or flag.
-    #[must_use]
-    pub fn is(&self, flag: &str) -> bool {
-        self.flags.iter().any(|own| own == flag)
-    }
-}
-
 /// SIGTERM, then SIGKILL after [`STOP_TIMEOUT`].
 async fn stop(process: Process) {
     process.signal(Signal::SIGTERM);
     // After a time-out, dropping the process kills it.
     let _ = tokio::time::timeout(STOP_TIMEOUT, process.ended()).await;
-}
-
-fn succeeded(command: String, output: &Output) -> Result<String, HeadError> {
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
-    let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(HeadError::Command {
-        command,
-        status: output.status,
-        message,
-    })
-}
-
-fn slurm_user() -> Result<User, HeadError> {
-    let user = User::from_name(SLURM_USER)
-        .map_err(io::Error::from)
-        .map_err(at("look up the slurm user"))?;
-    user.ok_or(HeadError::NoSlurmUser)
 }
 
 fn host_name() -> io::Result<String> {
@@ -385,63 +260,6 @@ fn host_name() -> io::Result<String> {
 /// slurmctld listens on every address, so the port must be free on all.
 fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind(("0.0.0.0", 0))?.local_addr()?.port())
-}
-
-fn make_directories(directory: &Path, user: &User) -> io::Result<()> {
-    for part in ["bin", "etc", "log", "munge", "state"] {
-        let path = directory.join(part);
-        fs::create_dir_all(&path)?;
-        fs::set_permissions(&path, Permissions::from_mode(0o755))?;
-        if !["bin", "etc"].contains(&part) {
-            chown(&path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
-        }
-    }
-    fs::set_permissions(directory, Permissions::from_mode(0o755))
-}
-
-/// Slurm says only "not executable" when it cannot enter a directory above its program.
-fn check_reachable(directory: &Path, user: &User) -> Result<(), HeadError> {
-    for parent in directory.ancestors() {
-        let status = fs::metadata(parent).map_err(at("look at the head node's directory"))?;
-        let needed = if status.uid() == user.uid.as_raw() {
-            0o100
-        } else if status.gid() == user.gid.as_raw() {
-            0o010
-        } else {
-            0o001
-        };
-        if status.mode() & needed == 0 {
-            return Err(HeadError::Closed(parent.to_owned()));
-        }
-    }
-    Ok(())
-}
-
-/// A copy with fixed permissions: Slurm disables power saving, silently, if a program is group-writable.
-fn install_client(client: &Path, directory: &Path) -> io::Result<()> {
-    let installed = directory.join("bin/spillway");
-    // Not written over: an agent of before may still run it.
-    let fresh = directory.join("bin/.spillway");
-    fs::copy(client, &fresh)?;
-    fs::set_permissions(&fresh, Permissions::from_mode(0o755))?;
-    fs::rename(&fresh, &installed)?;
-    for program in PROGRAMS {
-        match symlink("spillway", directory.join("bin").join(program)) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-fn write_munge_key(directory: &Path, user: &User) -> io::Result<Vec<u8>> {
-    let mut key = vec![0; MUNGE_KEY_BYTES];
-    File::open("/dev/urandom")?.read_exact(&mut key)?;
-    let path = directory.join("munge/munge.key");
-    fs::write(&path, &key)?;
-    fs::set_permissions(&path, Permissions::from_mode(0o400))?;
-    chown(&path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
-    Ok(key)
 }
 
 async fn start_munged(directory: &Path) -> Result<Process, HeadError> {

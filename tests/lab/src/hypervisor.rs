@@ -328,7 +328,7 @@ impl Hypervisor {
         action: Option<&SpotAction>,
     ) -> Result<(), HypervisorError> {
         self.with_machine(instance_id, |machine| {
-            machine.metadata().set_spot_action(action)
+            machine.metadata().set_spot_action(action);
         })
     }
 
@@ -339,7 +339,7 @@ impl Hypervisor {
         notice_time: &str,
     ) -> Result<(), HypervisorError> {
         self.with_machine(instance_id, |machine| {
-            machine.metadata().set_rebalance_notice(notice_time)
+            machine.metadata().set_rebalance_notice(notice_time);
         })
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -12,12 +13,14 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use spillway_lab::head::{CloudPartition, HeadNode, HeadSpec};
 use spillway_lab::hypervisor::{
-    AssumeRole, Hypervisor, Image, Instance, InstanceRole, SessionCredentials, SpotAction,
+    AssumeRole, Hypervisor, Image, Instance, InstanceRole, PoweredOff, SessionCredentials,
+    SpotAction,
 };
 use spillway_lab::network::Network;
+use tokio::sync::mpsc::UnboundedReceiver;
 
 /// Anything that a machine does by itself is done within this, even on a busy machine of two cores.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// What a machine's boot may take on an idle machine of two cores, until its user data runs.
 const BOOT_MS_TYPICAL: u128 = 300;
 
@@ -143,117 +146,152 @@ fn left_behind(network_id: u8, directory: &Path) -> Vec<String> {
     left
 }
 
+/// A lab that is a hypervisor only.
+struct Machines {
+    // Dropped in this order: machines, their files, the network.
+    hypervisor: Hypervisor,
+    powered_off: UnboundedReceiver<PoweredOff>,
+    directory: tempfile::TempDir,
+    network: Network,
+    sessions: Arc<CountedSessions>,
+}
+
+impl Machines {
+    fn new(image: Image) -> Self {
+        let network = Network::claim().expect("a free lab");
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let sessions = Arc::new(CountedSessions::default());
+        let assume_role: Arc<dyn AssumeRole> = sessions.clone();
+        let made = Hypervisor::new(&network, directory.path(), image, assume_role);
+        let (hypervisor, powered_off) = made.expect("a hypervisor");
+        Self {
+            hypervisor,
+            powered_off,
+            directory,
+            network,
+            sessions,
+        }
+    }
+
+    /// Boots instance `number` and returns its id.
+    async fn boot(&self, number: u8, user_data: &str) -> String {
+        let instance = instance(&self.network, number, user_data);
+        let instance_id = instance.instance_id.clone();
+        self.hypervisor.boot(instance).await.expect("boots");
+        instance_id
+    }
+
+    fn left_behind(&self) -> Vec<String> {
+        left_behind(self.network.id(), self.directory.path())
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_machine_has_its_own_name_files_processes_and_metadata() {
-    let network = Network::claim().expect("a free lab");
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let sessions = Arc::new(CountedSessions::default());
+async fn a_machine_has_its_own_name_files_processes_and_address() {
     let image = Image {
         environment: BTreeMap::from([("FLAVOUR".to_owned(), "vanilla".to_owned())]),
         ..Image::default()
     }
     .with_bytes("/etc/flavour", "from the image\n", 0o640)
     .with_file("/usr/sbin/copied", "/bin/true", 0o755);
-    let assume_role: Arc<dyn AssumeRole> = sessions.clone();
-    let (hypervisor, mut powered_off) =
-        Hypervisor::new(&network, directory.path(), image, assume_role).expect("a hypervisor");
-    let user_data = "#!/bin/sh\necho user data runs as $(id -un) on $(hostname) with $FLAVOUR\n";
-    let first = instance(&network, 5, user_data);
-    let second = instance(&network, 6, "not a script");
-    let (one, two) = (first.instance_id.clone(), second.instance_id.clone());
-    let host = first.host_name();
+    let lab = Machines::new(image);
+    let hypervisor = &lab.hypervisor;
 
     let started = Instant::now();
-    hypervisor.boot(first).await.expect("boots");
-    let console = console_shows(&hypervisor, &one, "user data ended with status 0").await;
+    let one = lab
+        .boot(
+            5,
+            "#!/bin/sh\necho runs as $(id -un) on $(hostname) with $FLAVOUR\n",
+        )
+        .await;
+    let console = console_shows(hypervisor, &one, "user data ended with status 0").await;
     let boot_ms = started.elapsed().as_millis();
     println!("booted, user data run, in {boot_ms} ms (typically under {BOOT_MS_TYPICAL} ms)");
+    let host = instance(&lab.network, 5, "").host_name();
     assert!(
-        console.contains(&format!("user data runs as root on {host} with vanilla")),
+        console.contains(&format!("runs as root on {host} with vanilla")),
         "{console}"
     );
-    hypervisor.boot(second.clone()).await.expect("boots");
+    let two = lab.boot(6, "not a script").await;
+    let second = instance(&lab.network, 6, "");
     assert!(
         hypervisor.boot(second.clone()).await.is_err(),
         "one machine an instance"
     );
     assert_eq!(hypervisor.running(), [one.clone(), two.clone()]);
 
-    assert_eq!(
-        inside(
-            &hypervisor,
-            &one,
-            "stat -c %a-%U /etc/flavour /; cat /etc/flavour"
-        )
-        .await,
-        "640-root\n755-root\nfrom the image"
-    );
+    let files = inside(
+        hypervisor,
+        &one,
+        "stat -c %a-%U /etc/flavour /; cat /etc/flavour",
+    )
+    .await;
+    assert_eq!(files, "640-root\n755-root\nfrom the image");
     inside(
-        &hypervisor,
+        hypervisor,
         &one,
         "copied && touch /etc/mine /tmp/mine /run/mine",
     )
     .await;
     assert!(!Path::new("/etc/mine").exists() && !Path::new("/tmp/mine").exists());
-    assert_eq!(
-        inside(
-            &hypervisor,
-            &two,
-            "ls /etc/mine /tmp/mine /run/mine 2>/dev/null || echo none"
-        )
-        .await,
-        "none"
-    );
-    let processes: usize = inside(&hypervisor, &one, "ls -d /proc/[0-9]* | wc -l")
-        .await
-        .parse()
-        .expect("a number");
+    let seen = inside(
+        hypervisor,
+        &two,
+        "ls /etc/mine /tmp/mine /run/mine 2>/dev/null; :",
+    )
+    .await;
+    assert_eq!(seen, "");
+    let processes = inside(hypervisor, &one, "ls -d /proc/[0-9]* | wc -l").await;
+    let processes: usize = processes.parse().expect("a number");
     assert!(
         processes < 8,
         "{processes} processes in the machine: it sees those of others"
     );
     // Machines reach each other and the lab by their own addresses: a refusal comes from the host itself.
-    for address in [second.private_ip, network.bridge_address()] {
-        let refused = inside(
-            &hypervisor,
-            &one,
-            &format!("bash -c '</dev/tcp/{address}/9' 2>&1 || true"),
-        )
-        .await;
+    for address in [second.private_ip, lab.network.bridge_address()] {
+        let connect = format!("bash -c '</dev/tcp/{address}/9' 2>&1 || true");
+        let refused = inside(hypervisor, &one, &connect).await;
         assert!(refused.contains("Connection refused"), "{refused}");
     }
 
-    metadata_is_ec2s(&hypervisor, &one, &sessions).await;
-
-    // Shut down from inside: the hypervisor hears of it, and the machine's processes are gone.
-    let poweroff = hypervisor
-        .command(&two, "/usr/sbin/poweroff")
-        .expect("runs")
-        .status()
-        .await;
-    assert!(poweroff.is_ok());
-    let told = tokio::time::timeout(PATIENCE, powered_off.recv())
-        .await
-        .expect("told in time")
-        .expect("a message");
-    assert_eq!(told.instance_id, two);
-    assert!(
-        hypervisor.kill(&two).await && !hypervisor.kill(&two).await,
-        "killing twice is harmless"
-    );
-    // The same address serves again at once.
-    hypervisor.boot(second).await.expect("boots again");
-    assert!(hypervisor.kill(&two).await);
-    assert!(hypervisor.kill(&one).await);
+    assert!(hypervisor.kill(&one).await && hypervisor.kill(&two).await);
     assert!(
         hypervisor.console_output(&one).is_some(),
         "the console outlives the machine"
     );
-    assert!(powered_off.try_recv().is_err(), "a kill is no power-off");
+    assert_eq!(lab.left_behind(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_that_powers_itself_off_is_reported_and_its_address_serves_again() {
+    let mut lab = Machines::new(Image::default());
+    // It looks for what EC2 calls an instance-initiated shutdown: `shutdown` run by the user data.
+    let id = lab
+        .boot(5, "#!/bin/sh\nsleep 1000 &\nshutdown -h now\nsleep 1000\n")
+        .await;
+    let told = tokio::time::timeout(PATIENCE, lab.powered_off.recv()).await;
     assert_eq!(
-        left_behind(network.id(), directory.path()),
-        Vec::<String>::new()
+        told.expect("told in time").expect("a message").instance_id,
+        id
     );
+    assert!(lab.hypervisor.kill(&id).await);
+    assert!(!lab.hypervisor.kill(&id).await, "killing twice is harmless");
+    let again = lab.boot(5, "#!/bin/sh\nsleep 1000\n").await;
+    let host = inside(&lab.hypervisor, &again, "hostname").await;
+    assert_eq!(host, instance(&lab.network, 5, "").host_name());
+    assert!(lab.hypervisor.kill(&again).await);
+    assert!(
+        lab.powered_off.try_recv().is_err(),
+        "a kill is no power-off"
+    );
+    assert_eq!(lab.left_behind(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn instance_metadata_is_as_ec2s() {
+    let lab = Machines::new(Image::default());
+    let id = lab.boot(5, "#!/bin/sh\ntrue\n").await;
+    metadata_is_ec2s(&lab.hypervisor, &id, &lab.sessions).await;
 }
 
 async fn metadata_is_ec2s(hypervisor: &Hypervisor, instance_id: &str, sessions: &CountedSessions) {
@@ -351,6 +389,22 @@ fn head_spec(network: &Network) -> HeadSpec {
     }
 }
 
+/// What the agent does when it is told an address.
+async fn give_address(head: &HeadNode, node: &str, instance: &Instance) {
+    let address = instance.private_ip.to_string();
+    let update = [
+        "update",
+        &format!("NodeName={node}"),
+        &format!("NodeAddr={address}"),
+    ];
+    head.scontrol(&update).await.expect("address set");
+    let view = head.node(node).await.expect("a node");
+    assert!(
+        view.is("POWERING_UP") && view.node_addr == address,
+        "{view:?}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_runs_on_machines_that_slurm_asked_for() {
     let network = Network::claim().expect("a free lab");
@@ -380,28 +434,16 @@ async fn a_job_runs_on_machines_that_slurm_asked_for() {
 
     let mut ids = Vec::new();
     let mut hosts = Vec::new();
-    for number in 0..2u8 {
-        let node = format!("aws-{number}");
-        let machine = instance(
+    for number in 0..2 {
+        let node = instance(
             &network,
             10 + number,
-            &format!("#!/bin/sh\nslurmd -b -N {node}\n"),
+            &format!("#!/bin/sh\nslurmd -b -N aws-{number}\n"),
         );
-        head.scontrol(&[
-            "update",
-            &format!("NodeName={node}"),
-            &format!("NodeAddr={}", machine.private_ip),
-        ])
-        .await
-        .expect("address set");
-        let view = head.node(&node).await.expect("a node");
-        assert!(
-            view.is("POWERING_UP") && view.node_addr == machine.private_ip.to_string(),
-            "{view:?}"
-        );
-        ids.push(machine.instance_id.clone());
-        hosts.push(machine.host_name());
-        hypervisor.boot(machine).await.expect("boots");
+        give_address(&head, &format!("aws-{number}"), &node).await;
+        ids.push(node.instance_id.clone());
+        hosts.push(node.host_name());
+        hypervisor.boot(node).await.expect("boots");
     }
     let finished = tokio::time::timeout(PATIENCE, srun.wait_with_output())
         .await
@@ -430,4 +472,55 @@ async fn a_job_runs_on_machines_that_slurm_asked_for() {
     head.kill_slurmctld();
     assert!(!head.slurmctld_runs());
     head.start_slurmctld().await.expect("starts after a crash");
+}
+
+/// Runs `ip` with these arguments, which must succeed.
+fn ip(arguments: &str) {
+    let status = Command::new("ip").args(arguments.split(' ')).status();
+    assert!(
+        status.expect("iproute2 is installed").success(),
+        "ip {arguments}"
+    );
+}
+
+#[test]
+fn a_killed_labs_leftovers_are_cleared_by_the_next() {
+    let network = Network::claim().expect("a free lab");
+    let id = network.id();
+    // Nobody else can take the number before this test does: what a killed lab leaves is made while it is held.
+    let namespace = format!("swlab{id}-i-dead");
+    ip(&format!("netns add {namespace}"));
+    ip(&format!(
+        "link add sw{id}v9 type veth peer name eth0 netns {namespace}"
+    ));
+    let mut stray = Command::new("nsenter")
+        .args([
+            &format!("--net=/run/netns/{namespace}"),
+            "--",
+            "sleep",
+            "600",
+        ])
+        .spawn()
+        .expect("nsenter runs");
+    let entered = Instant::now();
+    while fs::read_link(format!("/proc/{}/ns/net", stray.id())).ok()
+        == fs::read_link("/proc/self/ns/net").ok()
+    {
+        assert!(entered.elapsed() < PATIENCE, "nsenter never entered");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let leftover = network.directory().join("leftover");
+    fs::write(&leftover, "").expect("writes");
+    // Giving a number back clears it by the same steps as claiming it. (Another lab may take it at once, so only
+    // what was made here is looked for.)
+    drop(network);
+    let status = stray.wait().expect("the stray process ends");
+    assert!(!status.success(), "it was killed: {status}");
+    for gone in [
+        format!("/run/netns/{namespace}"),
+        format!("/sys/class/net/sw{id}v9"),
+    ] {
+        assert!(!Path::new(&gone).exists(), "{gone} stays");
+    }
+    assert!(!leftover.exists());
 }
