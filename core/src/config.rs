@@ -2,10 +2,21 @@
 //! settings ([`ClientConfig`]) and the policy that `spillway config push` stores in the table and that
 //! the Lambdas read ([`Policy`]).
 
+mod check;
 mod client;
+mod error;
+mod file;
 mod policy;
+mod read;
 
+pub use check::{
+    JOIN_MARGIN_SECONDS, MAX_NODES, MAX_POLICY_BYTES, MAX_POLL_INTERVAL_SECONDS, MAX_POOLS,
+    MAX_RESUME_TIMEOUT_SECONDS, MAX_SITE_TAGS, MAX_SOCKET_PATH_LENGTH, MAX_TAG_KEY_LENGTH,
+    MAX_TAG_VALUE_LENGTH, MIN_JOIN_TIMEOUT_SECONDS, MIN_POLL_INTERVAL_SECONDS,
+    MIN_RESUME_TIMEOUT_SECONDS,
+};
 pub use client::{AwsAccess, ClientConfig, LogLevel, Queues, SlurmSettings};
+pub use error::{ConfigError, ConfigErrors};
 pub use policy::{
     CapacityKind, Limits, NodeGroup, NodeGroups, POLICY_VERSION, Policy, PolicyError, Subnet,
 };
@@ -17,4 +28,21 @@ pub struct Site {
     pub client: ClientConfig,
     /// What the Lambdas need.
     pub policy: Policy,
+}
+
+impl Site {
+    /// Reads the text of a `spillway.toml`; `file` is its name for messages. All errors of form are
+    /// found in one run, then all of meaning.
+    pub fn parse(text: &str, file: &str) -> Result<Self, ConfigErrors> {
+        let located = |problems| error::locate(problems, text, file, |_| 0..0);
+        let document = read::Document::parse(text).map_err(located)?;
+        let site = document.read().and_then(check::check);
+        site.map_err(|problems| error::locate(problems, text, file, |path| document.span_of(path)))
+    }
+}
+
+/// The JSON Schema of `spillway.toml`, for editors and for `events/schemas`.
+#[must_use]
+pub fn schema() -> serde_json::Value {
+    read::schema(false)
 }

@@ -3,6 +3,11 @@
 //! that nothing further in can hold a name that is unsafe in a command line, a file name, an AWS name
 //! or a table key.
 
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de;
+
 mod aws;
 mod generation;
 mod slurm;
@@ -230,12 +235,31 @@ macro_rules! name {
     };
 }
 
-/// Reads a name from a string, and only from a string.
+/// Reads a name from a string, and only from a string. The check is made inside the visitor so that a
+/// reader of files knows which value was refused.
+struct NameVisitor<N>(PhantomData<N>);
+
+impl<N: TryFrom<String, Error = NameError>> de::Visitor<'_> for NameVisitor<N> {
+    type Value = N;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<N, E> {
+        self.visit_string(text.to_owned())
+    }
+
+    fn visit_string<E: de::Error>(self, text: String) -> Result<N, E> {
+        N::try_from(text).map_err(E::custom)
+    }
+}
+
 macro_rules! deserialize_from_string {
     ($($name:ident),*) => {$(
         impl<'de> serde::Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                Self::new(<String as serde::Deserialize>::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+                deserializer.deserialize_string($crate::name::NameVisitor(std::marker::PhantomData))
             }
         }
     )*};

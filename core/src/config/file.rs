@@ -1,0 +1,208 @@
+//! `spillway.toml` as it is written. These types are the JSON Schema, and their comments its
+//! descriptions; what a schema cannot say is checked in `check`.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, de};
+
+use super::client::{AwsAccess, LogLevel, Queues, SlurmSettings};
+use super::policy::CapacityKind;
+use crate::hostlist::Hostlist;
+use crate::name::{
+    ClusterName, InstanceType, LaunchTemplateId, NodeGroupName, PartitionName, Region, SubnetId,
+    Zone,
+};
+
+/// A site: one Slurm cluster that bursts into one AWS region.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "spillway.toml")]
+pub(super) struct SiteFile {
+    /// `ClusterName` of slurm.conf.
+    pub cluster: ClusterName,
+    /// The AWS region of everything.
+    pub region: Region,
+    /// The queues' URLs, as the deployed stack prints them.
+    pub queues: Queues,
+    /// How AWS is reached, and as whom.
+    pub aws: AwsAccess,
+    /// Where the client keeps its files, and how much it logs.
+    #[serde(default)]
+    pub client: ClientFile,
+    /// What slurm.conf says, and how Slurm is called.
+    pub slurm: SlurmSettings,
+    /// Caps on the whole cluster.
+    pub limits: LimitsFile,
+    /// The Slurm partitions that have burst nodes.
+    #[schemars(length(min = 1))]
+    pub partition: Vec<PartitionFile>,
+    /// The node groups: nodes with one launch recipe.
+    #[schemars(length(min = 1))]
+    pub node_group: Vec<NodeGroupFile>,
+}
+
+/// Where the client keeps its files, and how much it logs.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct ClientFile {
+    /// Directory of the spool and of the last stamp. With two head nodes it lies on Slurm's
+    /// `StateSaveLocation`, which both see.
+    pub spool_directory: PathBuf,
+    /// The socket on which the programs wake the agent.
+    pub socket: PathBuf,
+    /// The file in which the agent keeps what is known of each job.
+    pub jobs_file: PathBuf,
+    /// How much is logged.
+    pub log_level: LogLevel,
+}
+
+impl Default for ClientFile {
+    fn default() -> Self {
+        Self {
+            spool_directory: "/var/spool/spillway".into(),
+            socket: "/run/spillway/agent.sock".into(),
+            jobs_file: "/run/spillway/jobs.json".into(),
+            log_level: LogLevel::default(),
+        }
+    }
+}
+
+/// Caps on the whole cluster, whoever asks.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LimitsFile {
+    /// Most nodes that run, or are on their way, at once.
+    #[schemars(range(min = 1, max = 65536))]
+    pub max_nodes: u32,
+    /// Most instances launched within an hour.
+    #[schemars(range(min = 1))]
+    pub launches_per_hour: u32,
+}
+
+/// A Slurm partition.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PartitionFile {
+    /// `PartitionName` of slurm.conf.
+    pub name: PartitionName,
+    /// The node groups whose nodes are in it.
+    #[schemars(length(min = 1))]
+    pub node_groups: Vec<NodeGroupName>,
+}
+
+/// Nodes with one launch recipe.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NodeGroupFile {
+    /// The group's own name.
+    pub name: NodeGroupName,
+    /// The nodes, as in slurm.conf, such as `cloud[001-128]`.
+    pub nodes: Hostlist,
+    /// The EC2 launch template, pinned to one version.
+    pub launch_template: LaunchTemplateFile,
+    /// Candidate instance types, the preferred one first.
+    #[schemars(length(min = 1))]
+    pub instance_types: Vec<InstanceType>,
+    /// Subnets, one a zone, the preferred one first.
+    #[schemars(length(min = 1))]
+    pub subnets: Vec<SubnetFile>,
+    /// Capacity kinds in the order in which they are tried.
+    #[schemars(length(min = 1))]
+    pub capacity: Vec<CapacityKind>,
+    /// Most nodes of this group that run, or are on their way, at once. All of them if left out.
+    #[schemars(range(min = 1, max = 65536))]
+    pub max_nodes: Option<u32>,
+    /// `CPUs` of the nodes in slurm.conf.
+    #[schemars(range(min = 1))]
+    pub cpus: u32,
+    /// `RealMemory` of the nodes in slurm.conf, in MB.
+    #[schemars(range(min = 1))]
+    pub memory_mb: u64,
+    /// `Gres` of the nodes in slurm.conf, such as `gpu:a10g:1`.
+    pub gres: Option<String>,
+    /// How long a node may take from Slurm's call to having joined. It must leave 15 seconds of
+    /// `resume_timeout_seconds`, which is also what is used if it is left out.
+    #[schemars(range(min = 10))]
+    pub join_timeout_seconds: Option<u32>,
+    /// The site's own tags for instances and volumes.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
+}
+
+/// An EC2 launch template in one version.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LaunchTemplateFile {
+    /// Its id.
+    pub id: LaunchTemplateId,
+    /// Its version, a number.
+    pub version: LaunchTemplateVersion,
+}
+
+/// A subnet.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SubnetFile {
+    /// Its id.
+    pub id: SubnetId,
+    /// The zone it is in, by name.
+    pub zone: Zone,
+}
+
+/// A launch template's version: a number from 1, and nothing that changes under us.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LaunchTemplateVersion(pub u32);
+
+impl<'de> Deserialize<'de> for LaunchTemplateVersion {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl de::Visitor<'_> for Visitor {
+            type Value = LaunchTemplateVersion;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a version number from 1, without quotes")
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Self::Value, E> {
+                let invalid = || E::invalid_value(de::Unexpected::Signed(number), &self);
+                u32::try_from(number)
+                    .ok()
+                    .filter(|&n| n > 0)
+                    .map(LaunchTemplateVersion)
+                    .ok_or_else(invalid)
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+                if text.starts_with('$') {
+                    return Err(E::custom(format_args!(
+                        "{text} is not a fixed version: it changes when somebody edits the template, and a repeated \
+                         launch would no longer be the same call; write the number of the version you tested"
+                    )));
+                }
+                Err(E::invalid_type(de::Unexpected::Str(text), &self))
+            }
+        }
+
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl JsonSchema for LaunchTemplateVersion {
+    fn schema_name() -> Cow<'static, str> {
+        "LaunchTemplateVersion".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "integer",
+            "description": "a version number; $Latest and $Default are refused, they change under us",
+            "minimum": 1,
+            "maximum": u32::MAX,
+        })
+    }
+}
