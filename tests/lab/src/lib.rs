@@ -2,6 +2,7 @@
 
 pub mod cloud;
 pub mod deploy;
+pub mod ec2_api;
 pub mod emulator;
 pub mod faults;
 pub mod head;
@@ -13,3 +14,8 @@ pub mod process;
 pub mod proxy;
 pub mod tls;
 pub mod xml;
+pub mod instances;
+pub mod lab;
+pub mod site;
+pub mod standing;
+pub mod demo;
