@@ -366,6 +366,18 @@ impl Hypervisor {
     }
 }
 
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.network.delete_links();
+        // All die at once; each is then waited for as it is dropped.
+        for slot in self.machines().values() {
+            if let Slot::Running(machine) = slot {
+                machine.begin_kill();
+            }
+        }
+    }
+}
+
 impl Shared {
     fn machines(&self) -> MutexGuard<'_, HashMap<String, Slot>> {
         self.machines.lock().unwrap_or_else(PoisonError::into_inner)

@@ -3,10 +3,12 @@
 //! From the lab's number follow its names and addresses, so that several labs run side by side:
 //! bridge `swlab<id>` at `10.(64+id).0.1/16`, subnets `10.(64+id).16.0/20` and `10.(64+id).32.0/20`.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Write};
 use std::net::Ipv4Addr;
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -163,7 +165,8 @@ impl Network {
         [('a', 16), ('b', 32)]
             .into_iter()
             .map(|(zone, third)| Subnet {
-                subnet_id: format!("subnet-lab{}{zone}", self.id()),
+                // An id as EC2's own, which the site's configuration insists on.
+                subnet_id: format!("subnet-1ab{:04x}{zone}", self.id()),
                 availability_zone: format!("us-east-1{zone}"),
                 base: self.address(third, 0),
                 prefix_length: 20,
@@ -180,6 +183,11 @@ impl Network {
 
     fn address(&self, third: u8, fourth: u8) -> Ipv4Addr {
         Ipv4Addr::new(10, FIRST_OCTET + self.id(), third, fourth)
+    }
+
+    /// Cuts all instances off at once, which is far quicker than one by one.
+    pub(crate) fn delete_links(&self) {
+        delete_links(self.id());
     }
 
     /// Makes the namespace of an instance: `eth0` with its private address on the bridge, and the metadata
@@ -206,10 +214,11 @@ impl Network {
             link,
         } = &attachment;
         let bridge = self.bridge_name();
+        let group = link_group(self.id());
         let made = ip(&format!(
             "netns add {namespace}\n\
              link add {link} type veth peer name eth0 address {mac} netns {namespace}\n\
-             link set {link} master {bridge} up\n"
+             link set {link} master {bridge} group {group} up\n"
         ))
         .and_then(|()| {
             ip_in(
@@ -252,24 +261,26 @@ fn directory(id: u8) -> PathBuf {
     PathBuf::from(format!("/var/lib/spillway-lab-{id}"))
 }
 
+/// The group of a lab's links, a number of ours: the kernel removes a whole group in the time of one link.
+fn link_group(id: u8) -> u32 {
+    7200 + u32::from(id)
+}
+
 /// Removes everything that belongs to lab `id`: processes in its namespaces, namespaces, links, bridge, directory.
 /// Call it only while holding the number.
 fn cleanup(id: u8) -> Result<(), NetworkError> {
-    for namespace in names_in(NAMESPACES, &namespace_prefix(id)) {
-        let output = Command::new("ip")
-            .args(["netns", "pids", &namespace])
-            .output()?;
-        for pid in String::from_utf8_lossy(&output.stdout).split_whitespace() {
-            if let Ok(pid) = pid.parse() {
-                // It may have ended meanwhile.
-                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-            }
-        }
-        ip(&format!("netns del {namespace}\n"))?;
-    }
-    for link in names_in("/sys/class/net", &link_prefix(id)) {
-        // A link goes by itself when its namespace does.
-        let _ = ip(&format!("link del {link}\n"));
+    delete_links(id);
+    let namespaces = names_in(NAMESPACES, &namespace_prefix(id));
+    kill_all_in(&namespaces);
+    if !namespaces.is_empty() {
+        ip(&format!(
+            "netns del {}
+",
+            namespaces.join(
+                "
+netns del "
+            )
+        ))?;
     }
     let bridge = bridge_name(id);
     if names_in("/sys/class/net", &bridge).contains(&bridge) {
@@ -278,6 +289,30 @@ fn cleanup(id: u8) -> Result<(), NetworkError> {
     match fs::remove_dir_all(directory(id)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
         _ => Ok(()),
+    }
+}
+
+/// Kills every process whose network is one of these namespaces.
+fn kill_all_in(namespaces: &[String]) {
+    // A namespace's file and its processes' links to it are one inode. What vanishes while we look needs no kill.
+    let inode = |path: String| fs::metadata(path).map(|namespace| namespace.ino()).ok();
+    let inodes: HashSet<u64> = namespaces
+        .iter()
+        .filter_map(|name| inode(format!("{NAMESPACES}/{name}")))
+        .collect();
+    for process in names_in("/proc", "") {
+        if let Ok(pid) = process.parse()
+            && inode(format!("/proc/{process}/ns/net")).is_some_and(|own| inodes.contains(&own))
+        {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+}
+
+fn delete_links(id: u8) {
+    if !names_in("/sys/class/net", &link_prefix(id)).is_empty() {
+        // Those that are half-made go with their namespaces.
+        let _ = ip(&format!("link del group {}\n", link_group(id)));
     }
 }
 
@@ -303,7 +338,9 @@ fn ip_in(namespace: Option<&str>, commands: &str) -> Result<(), NetworkError> {
         Some(namespace) => {
             // Not `ip -n`, which also changes mounts, and cannot in a chroot.
             let mut nsenter = Command::new("nsenter");
-            nsenter.arg(format!("--net={NAMESPACES}/{namespace}")).args(["--", "ip"]);
+            nsenter
+                .arg(format!("--net={NAMESPACES}/{namespace}"))
+                .args(["--", "ip"]);
             nsenter
         }
     };

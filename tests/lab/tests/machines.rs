@@ -491,7 +491,7 @@ fn a_killed_labs_leftovers_are_cleared_by_the_next() {
     let namespace = format!("swlab{id}-i-dead");
     ip(&format!("netns add {namespace}"));
     ip(&format!(
-        "link add sw{id}v9 type veth peer name eth0 netns {namespace}"
+        "link add sw{id}v9 group 7200 type veth peer name eth0 netns {namespace}"
     ));
     let mut stray = Command::new("nsenter")
         .args([

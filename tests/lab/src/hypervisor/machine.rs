@@ -11,6 +11,7 @@ use std::sync::{Arc, mpsc};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::signal::Signal;
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, statfs};
 use tokio::task::JoinHandle;
 
@@ -161,6 +162,12 @@ impl Machine {
         &self.metadata
     }
 
+    /// Sends the kill that dropping waits for.
+    pub(super) fn begin_kill(&self) {
+        self.killed.store(true, Ordering::SeqCst);
+        self.process.signal(Signal::SIGKILL);
+    }
+
     pub(super) fn command(&self, program: &str, image: &Image) -> tokio::process::Command {
         let mut command = tokio::process::Command::new("nsenter");
         command
@@ -185,7 +192,7 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        self.killed.store(true, Ordering::SeqCst);
+        self.begin_kill();
         // Process 1 of a process namespace takes all others with it, and is reaped after them.
         self.process.kill();
         self.metadata_server.abort();
@@ -266,11 +273,18 @@ impl Plan {
         // no mount where `ip netns` was never used by this root, and then there is nothing to keep.
         let _ = umount2("/run/netns", MntFlags::MNT_DETACH);
         if statfs(&self.directory)?.filesystem_type() == OVERLAYFS_SUPER_MAGIC {
-            mount(Some("tmpfs"), &self.directory, Some("tmpfs"), MsFlags::empty(), none)?;
+            mount(
+                Some("tmpfs"),
+                &self.directory,
+                Some("tmpfs"),
+                MsFlags::empty(),
+                none,
+            )?;
             make_directories(&self.directory)?;
         }
+        // `volatile`: else the end of every machine writes this machine's whole disk cache out.
         let options = format!(
-            "lowerdir=/,upperdir={},workdir={}",
+            "lowerdir=/,upperdir={},workdir={},volatile",
             self.directory.join("upper").display(),
             self.directory.join("work").display()
         );
@@ -363,7 +377,10 @@ fn make_mounts_private() -> io::Result<()> {
     // Propagation is a matter of mount points, and in a chroot `/` is none: it is changed at the namespace's own
     // root, where entering the namespace anew leads, and from where the thread then goes back.
     let here = File::open("/")?;
-    setns(File::open("/proc/thread-self/ns/mnt")?, CloneFlags::CLONE_NEWNS)?;
+    setns(
+        File::open("/proc/thread-self/ns/mnt")?,
+        CloneFlags::CLONE_NEWNS,
+    )?;
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
     nix::unistd::fchdir(&here)?;
