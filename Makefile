@@ -49,11 +49,13 @@ up: ## Start a local cloud with a Slurm cluster and leave it running (then: sour
 down: ## Stop it
 	$(LAB) down
 
-clean: ## Remove what runs left in the checkout (not $SPILLWAY_CACHE)
+clean: ## Stop the local cloud and remove what runs left in the checkout (not $SPILLWAY_CACHE)
+	@if [ -e target/lab/env ]; then $(LAB) down; fi
 	rm -rf target
 
 $(TOOLS)/nextest-$(NEXTEST_VERSION)/bin/cargo-nextest:
-	$(INSTALL) --root $(TOOLS)/nextest-$(NEXTEST_VERSION) cargo-nextest --version $(NEXTEST_VERSION)
+	$(INSTALL) --root $(TOOLS)/nextest-$(NEXTEST_VERSION) cargo-nextest --version $(NEXTEST_VERSION) \
+		--no-default-features --features default-no-update
 
 $(DENY):
 	$(INSTALL) --root $(TOOLS)/deny-$(DENY_VERSION) cargo-deny --version $(DENY_VERSION)
