@@ -31,8 +31,8 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use catalogue::{
-    DescribeInstanceTypes, DescribeSpotPriceHistory, InstanceType, instance_type, instance_types,
-    price_microdollars,
+    DescribeInstanceTypes, DescribeSpotPriceHistory, InstanceType, SpotPrice, instance_type,
+    instance_types, price_microdollars,
 };
 pub use describe::{ConsoleOutput, DescribeInstanceStatus, DescribeInstances, InstanceStatus};
 pub use error::{Ec2Error, Ec2Result};
@@ -150,6 +150,7 @@ pub struct Ec2 {
 
 impl Ec2 {
     /// An empty EC2. The same seed and the same calls give the same ids and addresses.
+    #[must_use]
     pub fn new(settings: Settings, seed: u64) -> Self {
         Self {
             settings,
@@ -183,6 +184,7 @@ impl Ec2 {
     }
 
     /// How many instances more a pool can launch; `u32::MAX` if nothing limits it.
+    #[must_use]
     pub fn free_capacity(&self, pool: &Pool) -> u32 {
         self.pools
             .get(pool)
@@ -199,6 +201,7 @@ impl Ec2 {
     }
 
     /// An instance, whatever Describe shows of it yet.
+    #[must_use]
     pub fn instance(&self, instance_id: &str) -> Option<&Instance> {
         self.instances.get(instance_id)
     }

@@ -105,6 +105,7 @@ const BURSTABLE: &[(&str, u32, u64, u64)] = &[
 ];
 
 /// All instance types the model knows.
+#[must_use]
 pub fn instance_types() -> Vec<InstanceType> {
     let mut types = Vec::new();
     for family in FAMILIES {
@@ -144,12 +145,14 @@ pub fn instance_types() -> Vec<InstanceType> {
 }
 
 /// One instance type by its name.
+#[must_use]
 pub fn instance_type(name: &str) -> Option<InstanceType> {
     instance_types().into_iter().find(|t| t.name == name)
 }
 
 /// The price of a pool in millionths of a dollar an hour. A spot price is between 30 and 49 percent of the
 /// on-demand price, fixed for each type and zone, so that strategies by price have something to choose.
+#[must_use]
 pub fn price_microdollars(pool: &Pool) -> Option<u64> {
     let on_demand = instance_type(&pool.instance_type)?.price_microdollars;
     Some(match pool.kind {
@@ -163,6 +166,15 @@ pub fn price_microdollars(pool: &Pool) -> Option<u64> {
             on_demand * (30 + spread) / 100
         }
     })
+}
+
+/// The present price of a spot pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpotPrice {
+    /// The pool.
+    pub pool: Pool,
+    /// Millionths of a dollar an hour.
+    pub microdollars: u64,
 }
 
 /// `DescribeInstanceTypes`.
@@ -251,7 +263,7 @@ impl Ec2 {
         &mut self,
         now_ms: u64,
         request: &DescribeSpotPriceHistory,
-    ) -> Ec2Result<(Vec<(Pool, u64)>, Option<String>)> {
+    ) -> Ec2Result<(Vec<SpotPrice>, Option<String>)> {
         self.begin_describe("DescribeSpotPriceHistory", now_ms, false)?;
         let mut zones: Vec<&String> = self
             .subnets
@@ -278,12 +290,15 @@ impl Ec2 {
                     && wanted_type
                     && wanted_zone
                 {
-                    rows.push((pool, price));
+                    rows.push(SpotPrice {
+                        pool,
+                        microdollars: price,
+                    });
                 }
             }
         }
-        page::cut(rows, &request.page, 1..=1000, |(pool, _)| {
-            format!("{} {}", pool.instance_type, pool.availability_zone)
+        page::cut(rows, &request.page, 1..=1000, |row| {
+            format!("{} {}", row.pool.instance_type, row.pool.availability_zone)
         })
     }
 }

@@ -238,18 +238,20 @@ impl Ec2 {
         })
     }
 
-    /// Writes on an instance's console. EC2 keeps the last 64 KB.
+    /// Writes on an instance's console. Of more than 64 KB, EC2's limit, the oldest lines go.
     pub fn append_console(&mut self, instance_id: &str, text: &str) {
         const CONSOLE_BYTES_MAX: usize = 65_536;
         let Some(instance) = self.instances.get_mut(instance_id) else {
             return;
         };
         instance.console.push_str(text);
-        let surplus = instance.console.len().saturating_sub(CONSOLE_BYTES_MAX);
-        let cut = (surplus..)
-            .find(|at| instance.console.is_char_boundary(*at))
-            .unwrap_or(surplus);
-        instance.console.drain(..cut);
+        while instance.console.len() > CONSOLE_BYTES_MAX {
+            let line = instance
+                .console
+                .find('\n')
+                .map_or(instance.console.len(), |at| at + 1);
+            instance.console.drain(..line);
+        }
     }
 
     fn one_visible(&self, now_ms: u64, instance_id: &str) -> Ec2Result<Instance> {
@@ -347,6 +349,7 @@ impl Ec2 {
     }
 
     /// The ARN of an instance's profile, made from its name where only that was given.
+    #[must_use]
     pub fn instance_profile_arn(&self, instance: &Instance) -> Option<String> {
         let profile = instance.launch.instance_profile.as_ref()?;
         profile.arn.clone().or_else(|| {

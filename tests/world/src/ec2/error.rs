@@ -49,6 +49,7 @@ impl Ec2Error {
     }
 
     /// `MissingParameter`, for one parameter.
+    #[must_use]
     pub fn missing(parameter: &str) -> Self {
         Self::client(
             "MissingParameter",
@@ -57,6 +58,7 @@ impl Ec2Error {
     }
 
     /// `DryRunOperation`: the call would have been done. Status 412, as EC2.
+    #[must_use]
     pub fn dry_run() -> Self {
         Self::server(
             "DryRunOperation",
@@ -66,11 +68,13 @@ impl Ec2Error {
     }
 
     /// `RequestLimitExceeded`, status 503 as EC2.
+    #[must_use]
     pub fn throttled() -> Self {
         Self::server("RequestLimitExceeded", "Request limit exceeded.", 503)
     }
 
     /// `IdempotentParameterMismatch`.
+    #[must_use]
     pub fn token_mismatch() -> Self {
         Self::client(
             "IdempotentParameterMismatch",
@@ -80,6 +84,7 @@ impl Ec2Error {
     }
 
     /// `InsufficientInstanceCapacity` in one pool. Status 500, so an SDK retries it by itself.
+    #[must_use]
     pub fn no_capacity(instance_type: &str, zone: &str) -> Self {
         Self::server(
             "InsufficientInstanceCapacity",
@@ -92,6 +97,7 @@ impl Ec2Error {
     }
 
     /// `UnfulfillableCapacity`: a fleet's own conditions cannot be met.
+    #[must_use]
     pub fn unfulfillable() -> Self {
         Self::client(
             "UnfulfillableCapacity",
@@ -101,6 +107,7 @@ impl Ec2Error {
     }
 
     /// `InsufficientFreeAddressesInSubnet`.
+    #[must_use]
     pub fn no_addresses(subnet_id: &str) -> Self {
         Self::client(
             "InsufficientFreeAddressesInSubnet",
@@ -111,6 +118,7 @@ impl Ec2Error {
     }
 
     /// `InvalidInstanceID.NotFound` for one or more ids.
+    #[must_use]
     pub fn no_instances(ids: &[String]) -> Self {
         let message = match ids {
             [id] => format!("The instance ID '{id}' does not exist"),
@@ -120,6 +128,7 @@ impl Ec2Error {
     }
 
     /// `InvalidSubnetID.NotFound`.
+    #[must_use]
     pub fn no_subnet(id: &str) -> Self {
         Self::client(
             "InvalidSubnetID.NotFound",

@@ -1,25 +1,18 @@
 //! `CreateFleet` with type `instant`: one attempt over many pools, answered with what came and, for each
 //! candidate that failed, why.
 
+mod allocation;
+mod check;
+
 use std::collections::BTreeMap;
 
 use super::Ec2;
 use super::catalogue::price_microdollars;
 use super::error::{Ec2Error, Ec2Result};
-use super::launch::Recipe;
-use super::request::{
-    AllocationStrategy, CapacityKind, CreateFleet, FleetOptions, FleetOverride, Pool, Tags,
-};
-use super::tags::check_tags;
+use super::request::{CapacityKind, CreateFleet, FleetOptions, FleetOverride, Tags};
 use super::template::{LaunchTemplateData, SpotOptions};
 use super::token::Remembered;
-
-/// The most capacity of one fleet (EC2 quotas).
-const TARGET_CAPACITY_MAX: u32 = 10_000;
-/// The most launch template configs of one fleet (API reference).
-const CONFIGS_MAX: usize = 50;
-/// The highest `MinTargetCapacity` (API reference).
-const MIN_TARGET_CAPACITY_MAX: u32 = 1000;
+use allocation::{Allocation, Place, Room, allocate, groups};
 
 /// The answer of `CreateFleet`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +27,7 @@ pub struct Fleet {
 
 impl Fleet {
     /// All instance ids.
+    #[must_use]
     pub fn instance_ids(&self) -> Vec<String> {
         self.instances
             .iter()
@@ -85,38 +79,11 @@ pub struct FleetShortage {
     pub message: String,
 }
 
-/// A candidate for one capacity kind, ready to be launched.
-struct Place {
-    candidate: FleetCandidate,
-    recipe: Recipe,
-    weight: f64,
-    priority: f64,
-    price: u64,
-}
-
-/// What a choice among places comes to.
-#[derive(Default)]
-struct Allocation {
-    /// Instances by place.
-    counts: BTreeMap<usize, u32>,
-    /// Places that ran short, in the order they were tried.
-    short: Vec<(usize, Ec2Error)>,
-    /// Capacity units reached.
-    units: f64,
-}
-
-/// What is still free while places are filled; places may share a pool, a subnet and the API's limit.
-struct Room {
-    pools: BTreeMap<Pool, u32>,
-    addresses: BTreeMap<String, u32>,
-    launch_tokens: u32,
-}
-
 impl Ec2 {
     /// `CreateFleet` (instant).
     pub fn create_fleet(&mut self, now_ms: u64, request: &CreateFleet) -> Ec2Result<Fleet> {
         self.begin("CreateFleet", now_ms)?;
-        check(request)?;
+        check::check(request)?;
         if let Some(answer) = self.replayed_fleet(request)? {
             return Ok(answer);
         }
@@ -163,7 +130,7 @@ impl Ec2 {
         }
         self.fleets.insert(fleet_id, tags_of(request, "fleet"));
         let call = Remembered::Fleet {
-            request: request.clone(),
+            request: Box::new(request.clone()),
             answer: fleet.clone(),
         };
         self.remember(request.client_token.as_deref(), call);
@@ -382,72 +349,6 @@ impl Ec2 {
     }
 }
 
-/// Refuses what is wrong with a fleet request whatever the model holds.
-fn check(request: &CreateFleet) -> Ec2Result<()> {
-    if request.configs.is_empty() {
-        return Err(Ec2Error::missing("LaunchTemplateConfigs"));
-    }
-    if request.configs.len() > CONFIGS_MAX {
-        return Err(Ec2Error::invalid_value(format!(
-            "At most {CONFIGS_MAX} LaunchTemplateConfigs are allowed."
-        )));
-    }
-    let total = request.total_target_capacity;
-    let split = request
-        .on_demand_target_capacity
-        .saturating_add(request.spot_target_capacity);
-    if total == 0 || total > TARGET_CAPACITY_MAX || split > total {
-        return Err(Ec2Error::client(
-            "InvalidTargetCapacitySpecification",
-            format!(
-                "TotalTargetCapacity must be between 1 and {TARGET_CAPACITY_MAX} and cover the on-demand and spot target capacities."
-            ),
-        ));
-    }
-    for specification in &request.tag_specifications {
-        if !matches!(specification.resource_type.as_str(), "instance" | "fleet") {
-            return Err(Ec2Error::invalid_value(format!(
-                "'{}' is not a valid taggable resource type for this operation.",
-                specification.resource_type
-            )));
-        }
-        check_tags(&specification.tags)?;
-    }
-    check_options(&request.on_demand, CapacityKind::OnDemand)?;
-    check_options(&request.spot, CapacityKind::Spot)
-}
-
-fn check_options(options: &FleetOptions, kind: CapacityKind) -> Ec2Result<()> {
-    use AllocationStrategy::{LowestPrice, Prioritized};
-    let single = options.single_instance_type || options.single_availability_zone;
-    match options.min_target_capacity {
-        Some(min) if min > MIN_TARGET_CAPACITY_MAX => {
-            return Err(Ec2Error::invalid_value(format!(
-                "MinTargetCapacity must not exceed {MIN_TARGET_CAPACITY_MAX}."
-            )));
-        }
-        Some(_) if !single => {
-            return Err(Ec2Error::invalid_combination(
-                "MinTargetCapacity requires SingleAvailabilityZone or SingleInstanceType.",
-            ));
-        }
-        _ => {}
-    }
-    let fits = match options.allocation_strategy {
-        None | Some(LowestPrice) => true,
-        Some(Prioritized) => kind == CapacityKind::OnDemand,
-        Some(_) => kind == CapacityKind::Spot,
-    };
-    if fits {
-        Ok(())
-    } else {
-        Err(Ec2Error::invalid_combination(format!(
-            "The allocation strategy is not valid for {} capacity.",
-            kind.as_str()
-        )))
-    }
-}
-
 fn number(text: Option<&str>, name: &str, absent: f64) -> Ec2Result<f64> {
     text.map_or(Ok(absent), |text| {
         text.parse()
@@ -469,106 +370,5 @@ fn shortage(candidate: &FleetCandidate, kind: CapacityKind, error: &Ec2Error) ->
         kind,
         code: error.code.clone(),
         message: error.message.clone(),
-    }
-}
-
-/// The sets of places that may be used together: all of them, or those of one type and/or zone.
-fn groups(places: &[Place], options: &FleetOptions) -> Vec<Vec<usize>> {
-    let mut groups: Vec<((Option<&str>, Option<&str>), Vec<usize>)> = Vec::new();
-    for (index, place) in places.iter().enumerate() {
-        let pool = &place.recipe.pool;
-        let key = (
-            options
-                .single_instance_type
-                .then_some(pool.instance_type.as_str()),
-            options
-                .single_availability_zone
-                .then_some(pool.availability_zone.as_str()),
-        );
-        match groups.iter_mut().find(|(k, _)| *k == key) {
-            Some((_, members)) => members.push(index),
-            None => groups.push((key, vec![index])),
-        }
-    }
-    groups.into_iter().map(|(_, members)| members).collect()
-}
-
-/// Chooses among the places of a group. Ties keep the caller's order.
-fn allocate(
-    places: &[Place],
-    mut group: Vec<usize>,
-    target: f64,
-    options: &FleetOptions,
-    kind: CapacityKind,
-    mut room: Room,
-) -> Allocation {
-    use AllocationStrategy as S;
-    let strategy = options.allocation_strategy.unwrap_or(S::LowestPrice);
-    let free = |index: &usize| room.pools[&places[*index].recipe.pool];
-    let lacks = |index: &usize| f64::from(free(index)) * places[*index].weight < target;
-    let per_unit = |index: &usize| {
-        let price = u32::try_from(places[*index].price).unwrap_or(u32::MAX);
-        f64::from(price) / places[*index].weight
-    };
-    let by_price = |a: &usize, b: &usize| per_unit(a).total_cmp(&per_unit(b));
-    let by_priority = |a: &usize, b: &usize| places[*a].priority.total_cmp(&places[*b].priority);
-    group.sort_by(|a, b| match strategy {
-        S::LowestPrice => by_price(a, b),
-        S::Prioritized => by_priority(a, b),
-        S::Diversified => std::cmp::Ordering::Equal,
-        S::CapacityOptimized => free(b).cmp(&free(a)),
-        S::CapacityOptimizedPrioritized => lacks(a).cmp(&lacks(b)).then_with(|| by_priority(a, b)),
-        S::PriceCapacityOptimized => lacks(a).cmp(&lacks(b)).then_with(|| by_price(a, b)),
-    });
-    let mut allocation = Allocation::default();
-    let mut open = group;
-    while allocation.units < target && !open.is_empty() {
-        let round = std::mem::take(&mut open);
-        for index in round {
-            let place = &places[index];
-            // Diversified takes one from each in turn; the others take all they can of each.
-            while allocation.units < target {
-                if let Err(error) = room.take(place) {
-                    allocation.short.push((index, error));
-                    break;
-                }
-                *allocation.counts.entry(index).or_insert(0) += 1;
-                allocation.units += place.weight;
-                if strategy == S::Diversified && kind == CapacityKind::Spot {
-                    open.push(index);
-                    break;
-                }
-            }
-        }
-    }
-    allocation
-}
-
-impl Room {
-    /// Takes one instance's room, or says what is lacking.
-    fn take(&mut self, place: &Place) -> Ec2Result<()> {
-        let recipe = &place.recipe;
-        let (Some(capacity), Some(addresses)) = (
-            self.pools.get_mut(&recipe.pool),
-            self.addresses.get_mut(&recipe.subnet_id),
-        ) else {
-            return Err(Ec2Error::unfulfillable());
-        };
-        if *capacity == 0 {
-            return Err(Ec2Error::no_capacity(
-                &recipe.pool.instance_type,
-                &recipe.pool.availability_zone,
-            ));
-        }
-        if *addresses == 0 {
-            return Err(Ec2Error::no_addresses(&recipe.subnet_id));
-        }
-        if self.launch_tokens == 0 {
-            return Err(Ec2Error::throttled());
-        }
-        *capacity -= 1;
-        *addresses -= 1;
-        self.launch_tokens -= 1;
-        Ok(())
     }
 }

@@ -28,6 +28,7 @@ pub enum InstanceState {
 
 impl InstanceState {
     /// AWS's word.
+    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "pending",
@@ -40,6 +41,7 @@ impl InstanceState {
     }
 
     /// AWS's number.
+    #[must_use]
     pub fn code(self) -> u16 {
         match self {
             Self::Pending => 0,
@@ -156,6 +158,7 @@ pub struct Interruption {
 
 impl Instance {
     /// The pool it draws on.
+    #[must_use]
     pub fn pool(&self) -> Pool {
         Pool {
             kind: self.kind,
@@ -165,6 +168,7 @@ impl Instance {
     }
 
     /// What a shutdown from inside does; AWS's default is to stop.
+    #[must_use]
     pub fn shutdown_behavior(&self) -> ShutdownBehavior {
         self.launch
             .shutdown_behavior
@@ -172,11 +176,13 @@ impl Instance {
     }
 
     /// User data, base64.
+    #[must_use]
     pub fn user_data(&self) -> Option<&str> {
         self.launch.user_data.as_deref()
     }
 
     /// Private DNS name in EC2's form for `region`; empty without an address.
+    #[must_use]
     pub fn private_dns_name(&self, region: &str) -> String {
         let domain = if region == "us-east-1" {
             "ec2.internal".to_owned()
@@ -189,6 +195,7 @@ impl Instance {
     }
 
     /// Whether it still takes capacity and an address.
+    #[must_use]
     pub fn is_held(&self) -> bool {
         self.state != InstanceState::Terminated
     }
@@ -240,6 +247,7 @@ pub enum Ec2Event {
 
 impl Ec2Event {
     /// The instance it is about.
+    #[must_use]
     pub fn instance_id(&self) -> &str {
         match self {
             Self::StateChange(change) => &change.instance_id,
@@ -249,6 +257,7 @@ impl Ec2Event {
     }
 
     /// When it happened, in ms since 1970.
+    #[must_use]
     pub fn at_ms(&self) -> u64 {
         match self {
             Self::StateChange(change) => change.at_ms,
@@ -258,6 +267,7 @@ impl Ec2Event {
     }
 
     /// The event as EventBridge delivers it. `id` is the event's own id, which the caller chooses.
+    #[must_use]
     pub fn to_event_bridge(&self, id: &str, account: &str, region: &str) -> Value {
         let instance_id = self.instance_id();
         let (detail_type, detail) = match self {
@@ -289,6 +299,7 @@ impl Ec2Event {
 }
 
 /// A moment in ms since 1970, for writing as RFC 3339.
+#[must_use]
 pub fn timestamp(at_ms: u64) -> jiff::Timestamp {
     let at_ms = i64::try_from(at_ms).unwrap_or(i64::MAX);
     jiff::Timestamp::from_millisecond(at_ms).unwrap_or(jiff::Timestamp::MAX)

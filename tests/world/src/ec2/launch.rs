@@ -65,7 +65,7 @@ impl Ec2 {
             .map(|id| self.instances[id].clone())
             .collect();
         let call = Remembered::Run {
-            request: request.clone(),
+            request: Box::new(request.clone()),
             reservation_id: reservation_id.clone(),
             instance_ids,
         };

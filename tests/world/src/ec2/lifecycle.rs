@@ -48,6 +48,7 @@ impl Ec2 {
     }
 
     /// When something happens next by itself, if anything does.
+    #[must_use]
     pub fn next_due_ms(&self) -> Option<u64> {
         self.timers.first().map(|(due_ms, ..)| *due_ms)
     }

@@ -32,6 +32,7 @@ pub struct LaunchTemplateSpecification {
 
 impl LaunchTemplateSpecification {
     /// The default version of the template with this id.
+    #[must_use]
     pub fn by_id(id: &str) -> Self {
         Self {
             id: Some(id.to_owned()),
@@ -40,6 +41,7 @@ impl LaunchTemplateSpecification {
     }
 
     /// The default version of the template with this name.
+    #[must_use]
     pub fn by_name(name: &str) -> Self {
         Self {
             name: Some(name.to_owned()),
@@ -59,6 +61,7 @@ pub struct Filter {
 
 impl Filter {
     /// A filter on `name` for any of `values`.
+    #[must_use]
     pub fn new(name: &str, values: &[&str]) -> Self {
         Self {
             name: name.to_owned(),
@@ -94,6 +97,7 @@ pub enum CapacityKind {
 
 impl CapacityKind {
     /// AWS's word in fleets.
+    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::OnDemand => "on-demand",

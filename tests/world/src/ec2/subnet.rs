@@ -85,11 +85,13 @@ impl Subnet {
     }
 
     /// The block, as `10.64.16.0/20`.
+    #[must_use]
     pub fn cidr(&self) -> String {
         format!("{}/{}", Ipv4Addr::from(self.network), self.prefix_length)
     }
 
     /// How many addresses can still be given.
+    #[must_use]
     pub fn available(&self) -> u32 {
         self.usable()
             - u32::try_from(self.taken.len()).expect("a subnet has at most 65,536 addresses")
@@ -186,6 +188,7 @@ impl Ec2 {
     }
 
     /// A subnet by its id.
+    #[must_use]
     pub fn subnet(&self, subnet_id: &str) -> Option<&Subnet> {
         self.subnets.get(subnet_id)
     }

@@ -105,7 +105,7 @@ pub struct BlockDeviceMapping {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MetadataOptions {
-    /// `optional` or `required` (IMDSv2 only).
+    /// `optional` or `required` (`IMDSv2` only).
     pub http_tokens: Option<String>,
     /// 1 to 64.
     pub http_put_response_hop_limit: Option<u32>,
@@ -129,6 +129,7 @@ pub enum ShutdownBehavior {
 
 impl ShutdownBehavior {
     /// AWS's word.
+    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Stop => "stop",
@@ -179,6 +180,7 @@ pub struct LaunchTemplate {
 
 impl LaunchTemplate {
     /// A template with one version, number 1, which is the default.
+    #[must_use]
     pub fn new(id: &str, name: &str, data: LaunchTemplateData) -> Self {
         Self {
             id: id.to_owned(),
@@ -192,6 +194,7 @@ impl LaunchTemplate {
     }
 
     /// The number `$Latest` means.
+    #[must_use]
     pub fn latest_version(&self) -> u64 {
         self.versions
             .keys()
@@ -273,6 +276,7 @@ impl LaunchTemplateData {
     }
 
     /// The security groups that apply to the instance: its own, or those of its primary interface.
+    #[must_use]
     pub fn effective_security_groups(&self) -> Vec<String> {
         match self.network_interfaces.iter().find(|i| i.device_index == 0) {
             Some(primary) if !primary.groups.is_empty() => primary.groups.clone(),
@@ -281,6 +285,7 @@ impl LaunchTemplateData {
     }
 
     /// The tags for one resource type.
+    #[must_use]
     pub fn tags_for(&self, resource_type: &str) -> Tags {
         self.tag_specifications
             .iter()

@@ -69,6 +69,7 @@ impl Ec2 {
     }
 
     /// The template a specification names, if the model knows it.
+    #[must_use]
     pub fn launch_template(&self, by: &LaunchTemplateSpecification) -> Option<&LaunchTemplate> {
         match (&by.id, &by.name) {
             (Some(id), _) => self.templates.get(id),

@@ -14,12 +14,12 @@ const TOKEN_LENGTH_MAX: usize = 64;
 #[derive(Clone, Debug)]
 pub(super) enum Remembered {
     Run {
-        request: RunInstances,
+        request: Box<RunInstances>,
         reservation_id: String,
         instance_ids: Vec<String>,
     },
     Fleet {
-        request: CreateFleet,
+        request: Box<CreateFleet>,
         answer: Fleet,
     },
 }
@@ -38,7 +38,7 @@ impl Ec2 {
         else {
             return Ok(None);
         };
-        if first != request || self.settings.token_replay == TokenReplay::Mismatch {
+        if **first != *request || self.settings.token_replay == TokenReplay::Mismatch {
             return Err(Ec2Error::token_mismatch());
         }
         let instances = instance_ids
@@ -64,7 +64,7 @@ impl Ec2 {
         else {
             return Ok(None);
         };
-        if first != request {
+        if **first != *request {
             return Err(Ec2Error::token_mismatch());
         }
         match self.settings.token_replay {

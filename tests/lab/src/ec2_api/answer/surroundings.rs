@@ -1,6 +1,8 @@
 //! What surrounds instances in EC2's XML: subnets, zones, instance types, prices, tags.
 
-use spillway_world::ec2::{AvailabilityZone, InstanceType, Pool, Settings, Subnet, TagDescription};
+use spillway_world::ec2::{
+    AvailabilityZone, InstanceType, Settings, SpotPrice, Subnet, TagDescription,
+};
 
 use super::super::writer::Writer;
 use super::{dollars, tag_set, time};
@@ -96,14 +98,18 @@ pub fn instance_types(w: &mut Writer, rows: &[InstanceType], token: Option<Strin
 }
 
 /// `DescribeSpotPriceHistory`.
-pub fn spot_prices(w: &mut Writer, now_ms: u64, rows: &[(Pool, u64)], token: Option<String>) {
-    w.items("spotPriceHistorySet", rows, |w, (pool, price)| {
-        w.leaf("instanceType", &pool.instance_type);
-        w.leaf("productDescription", "Linux/UNIX");
-        w.leaf("spotPrice", dollars(*price));
-        w.leaf("timestamp", time(now_ms));
-        w.leaf("availabilityZone", &pool.availability_zone);
-    });
+pub fn spot_prices(w: &mut Writer, now_ms: u64, rows: &[SpotPrice], token: Option<String>) {
+    w.items(
+        "spotPriceHistorySet",
+        rows,
+        |w, SpotPrice { pool, microdollars }| {
+            w.leaf("instanceType", &pool.instance_type);
+            w.leaf("productDescription", "Linux/UNIX");
+            w.leaf("spotPrice", dollars(*microdollars));
+            w.leaf("timestamp", time(now_ms));
+            w.leaf("availabilityZone", &pool.availability_zone);
+        },
+    );
     // EC2 answers an empty token here where others leave it out.
     w.leaf("nextToken", token.unwrap_or_default());
 }
