@@ -472,6 +472,32 @@ fn ten_thousand_nodes_are_indexed() {
     println!("{} lookups took {:?}", names.len(), start.elapsed());
 }
 
+#[test]
+fn every_key_is_documented() {
+    let guide = include_str!("../../docs/configuration.md");
+    let schema = schema();
+    let types = schema["$defs"]
+        .as_object()
+        .unwrap()
+        .values()
+        .chain([&schema]);
+    let keys: BTreeSet<&str> = types
+        .filter_map(|ty| ty["properties"].as_object())
+        .flatten()
+        .map(|(key, _)| key.as_str())
+        .collect();
+    assert!(keys.len() > 30, "{keys:?}");
+    for key in keys {
+        let is_named = guide.contains(&format!("`{key}`")) || guide.contains(&format!("`[{key}]`"));
+        let is_element = ["id", "zone", "version", "partition", "node_group"].contains(&key)
+            && guide.contains(key);
+        assert!(
+            is_named || is_element,
+            "docs/configuration.md does not name {key}"
+        );
+    }
+}
+
 /// `UPDATE_SCHEMAS=1` writes it.
 #[test]
 fn the_committed_schema_is_the_codes() {

@@ -1,42 +1,31 @@
 //! What a schema cannot say: limits, names that must be unique or known, things that must go together.
 //! All that is wrong is noted; from a file without errors comes the [`Site`].
 
+mod client;
+mod group;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
-use std::path::PathBuf;
 
 use super::error::{Path, Problem};
 use super::file::{NodeGroupFile, PartitionFile, SiteFile, SubnetFile};
 use super::policy::{Limits, NodeGroup, NodeGroups, POLICY_VERSION, Policy, Subnet};
 use super::{ClientConfig, Site};
-use crate::name::{NodeName, PartitionName, Region};
+use crate::name::{NodeName, PartitionName};
+
+pub use client::{
+    MAX_POLL_INTERVAL_SECONDS, MAX_RESUME_TIMEOUT_SECONDS, MAX_SOCKET_PATH_LENGTH,
+    MIN_POLL_INTERVAL_SECONDS, MIN_RESUME_TIMEOUT_SECONDS,
+};
+pub use group::{
+    MAX_POOLS, MAX_SITE_TAGS, MAX_TAG_KEY_LENGTH, MAX_TAG_VALUE_LENGTH, MIN_JOIN_TIMEOUT_SECONDS,
+};
 
 /// Most nodes: Slurm's largest cluster (slurm.conf, `MaxNodeCount`: 65536).
 pub const MAX_NODES: u32 = 65_536;
-/// Slurm's own limits make less than this useless: an instance needs about as long to boot.
-pub const MIN_RESUME_TIMEOUT_SECONDS: u32 = 30;
-/// The resume queue keeps a message for an hour; a later resume would be lost without a word.
-pub const MAX_RESUME_TIMEOUT_SECONDS: u32 = 3_600;
 /// What the way home takes when a node is failed: table stream, updates queue, agent, scontrol. Our
 /// reason must be with Slurm before its own `ResumeTimeout`.
 pub const JOIN_MARGIN_SECONDS: u32 = 15;
-/// Shorter join times would fail every node.
-pub const MIN_JOIN_TIMEOUT_SECONDS: u32 = 10;
-/// slurmctld is asked for all nodes' states at most this often.
-pub const MIN_POLL_INTERVAL_SECONDS: u32 = 30;
-/// Less often, and the sweep works on states that are long gone.
-pub const MAX_POLL_INTERVAL_SECONDS: u32 = 3_600;
-/// Instance types times subnets in one `CreateFleet`: the published limit on launch template overrides
-/// (300, EC2 Fleet quotas). Instant fleets have none, but refuse calls that are too big.
-pub const MAX_POOLS: usize = 300;
-/// EC2 allows 50 tags a resource; 15 are kept for Spillway's own.
-pub const MAX_SITE_TAGS: usize = 35;
-/// EC2: tag keys, in characters.
-pub const MAX_TAG_KEY_LENGTH: usize = 128;
-/// EC2: tag values, in characters.
-pub const MAX_TAG_VALUE_LENGTH: usize = 256;
-/// Linux: `sun_path` has 108 bytes, the last one zero.
-pub const MAX_SOCKET_PATH_LENGTH: usize = 107;
 /// `DynamoDB` items have at most 400 KB; the rest is for keys and what `config push` adds.
 pub const MAX_POLICY_BYTES: usize = 350_000;
 
@@ -198,112 +187,6 @@ impl Check {
         }
     }
 
-    fn urls(&mut self, file: &SiteFile) {
-        let root = Path::default();
-        let (queues, aws) = (root.key("queues"), root.key("aws"));
-        let names = ["resume", "suspend", "reports", "updates"];
-        let urls = [
-            &file.queues.resume,
-            &file.queues.suspend,
-            &file.queues.reports,
-            &file.queues.updates,
-        ];
-        for (name, url) in names.iter().zip(urls) {
-            self.url(&queues.key(name), url);
-        }
-        self.unique(&urls, |index| queues.key(names[index]));
-        for (name, url) in [
-            ("endpoint_url", &file.aws.endpoint_url),
-            ("proxy", &file.aws.proxy),
-        ] {
-            if let Some(url) = url {
-                self.url(&aws.key(name), url);
-            }
-        }
-        let table = &file.aws.table;
-        let is_name = table
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
-        if !is_name || !(3..=255).contains(&table.len()) {
-            let problem = format!("{table:?} is no name of a DynamoDB table");
-            self.note(
-                &aws.key("table"),
-                problem,
-                "write 3 to 255 of A-Z, a-z, 0-9, _, . and -",
-            );
-        }
-    }
-
-    fn url(&mut self, path: &Path, url: &str) {
-        let rest = url
-            .strip_prefix("https://")
-            .or_else(|| url.strip_prefix("http://"));
-        let host = rest
-            .and_then(|rest| rest.split('/').next())
-            .unwrap_or_default();
-        if host.is_empty() || !url.chars().all(|c| c.is_ascii_graphic()) {
-            self.note(
-                path,
-                format!("{url:?} is not a URL"),
-                "write it whole, as in https://host/path",
-            );
-        }
-    }
-
-    fn paths(&mut self, file: &SiteFile) {
-        let root = Path::default();
-        let (client, aws) = (root.key("client"), root.key("aws"));
-        let set = |path: &Option<PathBuf>| path.clone().unwrap_or_else(|| "/".into());
-        for (path, value) in [
-            (client.key("spool_directory"), &file.client.spool_directory),
-            (client.key("socket"), &file.client.socket),
-            (client.key("jobs_file"), &file.client.jobs_file),
-            (
-                aws.key("credentials_file"),
-                &set(&file.aws.credentials_file),
-            ),
-            (aws.key("ca_bundle"), &set(&file.aws.ca_bundle)),
-            (
-                root.key("slurm").key("bin_directory"),
-                &file.slurm.bin_directory,
-            ),
-        ] {
-            if !value.is_absolute() {
-                let problem = format!("{} is not an absolute path", value.display());
-                self.note(
-                    &path,
-                    problem,
-                    "slurmctld calls us from a directory of its own: start with /",
-                );
-            }
-        }
-        let length = file.client.socket.as_os_str().len();
-        if length > MAX_SOCKET_PATH_LENGTH {
-            let problem = format!(
-                "the path has {length} bytes: Linux takes {MAX_SOCKET_PATH_LENGTH} for a socket"
-            );
-            self.note(
-                &client.key("socket"),
-                problem,
-                "choose a shorter one, such as /run/spillway/agent.sock",
-            );
-        }
-    }
-
-    fn slurm(&mut self, file: &SiteFile) {
-        let slurm = Path::default().key("slurm");
-        let (resume, suspend) = (
-            file.slurm.resume_timeout_seconds,
-            file.slurm.suspend_timeout_seconds,
-        );
-        let (min, max) = (MIN_RESUME_TIMEOUT_SECONDS, MAX_RESUME_TIMEOUT_SECONDS);
-        self.within(&slurm.key("resume_timeout_seconds"), resume, min, max);
-        self.within(&slurm.key("suspend_timeout_seconds"), suspend, 1, max);
-        let poll = file.slurm.poll_interval_seconds;
-        let (min, max) = (MIN_POLL_INTERVAL_SECONDS, MAX_POLL_INTERVAL_SECONDS);
-        self.within(&slurm.key("poll_interval_seconds"), poll, min, max);
-    }
-
     /// Partitions have their own names and known groups.
     fn partitions(
         &mut self,
@@ -376,125 +259,6 @@ impl Check {
                         );
                     }
                 }
-            }
-        }
-    }
-
-    fn group(
-        &mut self,
-        group: &NodeGroupFile,
-        path: &Path,
-        region: &Region,
-        resume_timeout_seconds: u32,
-    ) {
-        let types = path.key("instance_types");
-        self.not_empty(&types, &group.instance_types, "instance type");
-        self.unique(&group.instance_types, |index| types.index(index));
-        let capacity = path.key("capacity");
-        self.not_empty(
-            &capacity,
-            &group.capacity,
-            "of spot, on-demand and reserved",
-        );
-        let kinds: Vec<_> = group.capacity.iter().map(|kind| kind.as_str()).collect();
-        self.unique(&kinds, |index| capacity.index(index));
-        self.subnets(group, path, region);
-        let pools = group.instance_types.len() * group.subnets.len();
-        if pools > MAX_POOLS {
-            let problem =
-                format!("{pools} pairs of instance type and subnet: one launch takes {MAX_POOLS}");
-            self.note(&types, problem, "name fewer types or subnets");
-        }
-        let count = u32::try_from(group.nodes.len()).unwrap_or(u32::MAX);
-        if let Some(max_nodes) = group.max_nodes {
-            self.within(&path.key("max_nodes"), max_nodes, 1, count);
-        }
-        self.within(&path.key("cpus"), group.cpus, 1, u32::MAX);
-        if group.memory_mb == 0 {
-            self.note(
-                &path.key("memory_mb"),
-                "0 is out of bounds",
-                "write RealMemory as in slurm.conf",
-            );
-        }
-        let latest = resume_timeout_seconds.saturating_sub(JOIN_MARGIN_SECONDS);
-        if let Some(timeout) = group
-            .join_timeout_seconds
-            .filter(|t| !(MIN_JOIN_TIMEOUT_SECONDS..=latest).contains(t))
-        {
-            let problem = format!("{timeout} is out of bounds");
-            let hint = format!(
-                "write a number from {MIN_JOIN_TIMEOUT_SECONDS} to {latest}: a node is failed with our reason \
-                 {JOIN_MARGIN_SECONDS} s before slurm.resume_timeout_seconds at the latest"
-            );
-            self.note(&path.key("join_timeout_seconds"), problem, hint);
-        }
-        self.tags(&group.tags, &path.key("tags"));
-    }
-
-    fn subnets(&mut self, group: &NodeGroupFile, path: &Path, region: &Region) {
-        let path = path.key("subnets");
-        self.not_empty(
-            &path,
-            &group.subnets,
-            "subnet, as in { id = \"subnet-…\", zone = \"…\" }",
-        );
-        for (index, subnet) in group.subnets.iter().enumerate() {
-            let zone = path.index(index).key("zone");
-            if let Some(other) = group.subnets[..index]
-                .iter()
-                .find(|other| other.zone == subnet.zone)
-            {
-                let problem = format!("zone {} has subnet {} already", subnet.zone, other.id);
-                let hint = "CreateFleet takes one subnet a zone: remove one, or make a second node group for it";
-                self.note(&zone, problem, hint);
-            }
-            if !subnet.zone.as_str().starts_with(region.as_str()) {
-                let problem = format!("zone {} is not in region {region}", subnet.zone);
-                self.note(
-                    &zone,
-                    problem,
-                    format!("write a zone's name, such as {region}a"),
-                );
-            }
-        }
-    }
-
-    fn tags(&mut self, tags: &BTreeMap<String, String>, path: &Path) {
-        if tags.len() > MAX_SITE_TAGS {
-            let hint =
-                format!("EC2 takes 50, of which Spillway needs the rest: keep {MAX_SITE_TAGS}");
-            self.note(path, format!("{} tags", tags.len()), hint);
-        }
-        for (key, value) in tags {
-            let path = path.key(key);
-            let lower = key.to_lowercase();
-            if lower.starts_with("aws:") || lower.starts_with("spillway:") || key == "Name" {
-                let hint = "aws: belongs to AWS; spillway: and Name are written by Spillway";
-                self.note(
-                    &path,
-                    format!("the tag {key:?} is not the site's to set"),
-                    hint,
-                );
-            }
-            // Narrower than EC2's own rule: these keys are also allowed as names in instance metadata.
-            let is_key = key
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || "+-=._:@".contains(c));
-            if key.is_empty() || !is_key || key.chars().count() > MAX_TAG_KEY_LENGTH {
-                let hint = format!(
-                    "write 1 to {MAX_TAG_KEY_LENGTH} of A-Z, a-z, 0-9, +, -, =, ., _, : and @"
-                );
-                self.note(&path, "this is no key of a tag", hint);
-            }
-            let is_value = value
-                .chars()
-                .all(|c| c.is_alphanumeric() || " _.:/=+-@".contains(c));
-            if !is_value || value.chars().count() > MAX_TAG_VALUE_LENGTH {
-                let hint = format!(
-                    "write at most {MAX_TAG_VALUE_LENGTH} letters, digits, spaces, _, ., :, /, =, +, - and @"
-                );
-                self.note(&path, "this is no value of a tag", hint);
             }
         }
     }

@@ -59,16 +59,16 @@ pub(super) struct Problem {
     pub path: Path,
     /// Bytes of the text, where they are known already; else those of `path`.
     pub span: Option<Range<usize>>,
-    pub problem: String,
+    pub what: String,
     pub hint: Option<String>,
 }
 
 impl Problem {
-    pub fn new(path: &Path, problem: impl Into<String>) -> Self {
+    pub fn new(path: &Path, what: impl Into<String>) -> Self {
         Self {
             path: path.clone(),
             span: None,
-            problem: problem.into(),
+            what: what.into(),
             hint: None,
         }
     }
@@ -147,7 +147,7 @@ pub(super) fn locate(
             |Problem {
                  path,
                  span,
-                 problem,
+                 what,
                  hint,
              }| {
                 let span = span.unwrap_or_else(|| span_of(&path));
@@ -156,7 +156,7 @@ pub(super) fn locate(
                     line,
                     column,
                     key: path.to_string(),
-                    problem,
+                    problem: what,
                     hint,
                 }
             },

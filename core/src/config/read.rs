@@ -207,7 +207,10 @@ impl Shape<'_> {
             .filter_map(Value::as_str);
         for key in required.filter(|key| !table.contains_key(*key)) {
             let description = properties[key]["description"].as_str().unwrap_or_default();
-            let hint = format!("add it: {}", description.trim_end_matches('.'));
+            let hint = format!(
+                "add it: {}",
+                description.trim_end_matches('.').replace('\n', " ")
+            );
             self.problems.push(
                 Problem::new(&path.key(key), "this key is missing")
                     .at(header.clone())

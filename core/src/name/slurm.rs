@@ -13,8 +13,7 @@ pub const MAX_NODE_NAME_LENGTH: usize = 64;
 pub const MAX_PARTITION_NAME_LENGTH: usize = 64;
 /// Longest node group name: a bound of ours, for the same reason.
 pub const MAX_NODE_GROUP_NAME_LENGTH: usize = 64;
-/// Longest request id: it is half of an EC2 `ClientToken`, of which EC2 takes 64 ASCII characters in
-/// `RunInstances`; longer ones are hashed into the token, so this is a bound of ours for messages.
+/// Longest request id: a bound of ours, for messages and table keys.
 pub const MAX_REQUEST_ID_LENGTH: usize = 64;
 /// Longest job id in text: two 32-bit numbers and a sign between them.
 pub const MAX_JOB_ID_LENGTH: usize = 21;

@@ -151,19 +151,62 @@ fn check_pattern(rule: &Rule, text: &str) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+fn drawn(rule: &Rule) -> impl Strategy<Value = String> + use<> {
+    string_regex(rule.pattern.trim_matches(['^', '$'])).unwrap()
+}
+
+const RULES: [&Rule; 12] = [
+    &ClusterName::RULE,
+    &NodeName::RULE,
+    &PartitionName::RULE,
+    &NodeGroupName::RULE,
+    &RequestId::RULE,
+    &JobId::RULE,
+    &InstanceId::RULE,
+    &Region::RULE,
+    &Zone::RULE,
+    &InstanceType::RULE,
+    &LaunchTemplateId::RULE,
+    &SubnetId::RULE,
+];
+
 proptest! {
     #[test]
-    fn schema_patterns_agree_with_the_checks(
-        cluster in string_regex(ClusterName::RULE.pattern.trim_matches(['^', '$'])).unwrap(),
-        node in string_regex(NodeName::RULE.pattern.trim_matches(['^', '$'])).unwrap(),
-        instance in string_regex(InstanceId::RULE.pattern.trim_matches(['^', '$'])).unwrap(),
-        request in string_regex(RequestId::RULE.pattern.trim_matches(['^', '$'])).unwrap(),
-        job in string_regex(JobId::RULE.pattern.trim_matches(['^', '$'])).unwrap(),
-    ) {
-        check_pattern(&ClusterName::RULE, &cluster)?;
-        check_pattern(&NodeName::RULE, &node)?;
-        check_pattern(&InstanceId::RULE, &instance)?;
-        check_pattern(&RequestId::RULE, &request)?;
-        check_pattern(&JobId::RULE, &job)?;
+    fn schema_patterns_agree_with_the_checks(names in RULES.map(drawn)) {
+        for (rule, name) in RULES.iter().zip(&names) {
+            check_pattern(rule, name)?;
+        }
     }
+}
+
+#[test]
+fn names_of_aws() {
+    for (text, is_region) in [
+        ("eu-central-1", true),
+        ("us-gov-west-1", true),
+        ("EU-1", false),
+        ("eu", false),
+        ("eu--1", false),
+        ("1-eu", false),
+    ] {
+        assert_eq!(Region::new(text).is_ok(), is_region, "{text}");
+    }
+    for text in ["c7i.large", "u-6tb1.metal", "p5.48xlarge", "c7i.metal-24xl"] {
+        assert!(InstanceType::new(text).is_ok(), "{text}");
+    }
+    for text in [
+        "c7i",
+        ".large",
+        "c7i.",
+        "C7i.large",
+        "c7i.large.x",
+        "c7i large",
+    ] {
+        assert!(InstanceType::new(text).is_err(), "{text}");
+    }
+    assert!(Zone::new("us-west-2-lax-1a").is_ok());
+    assert!(LaunchTemplateId::new("lt-0123456789abcdef0").is_ok());
+    assert!(LaunchTemplateId::new("my-template").is_err());
+    assert!(SubnetId::new("subnet-0123abcd").is_ok());
+    assert!(SubnetId::new("subnet-").is_err());
 }
