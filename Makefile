@@ -7,7 +7,7 @@ export SAM_CLI_TELEMETRY := 0
 
 # One profile serves demo and tests, so that nothing is built twice (see Cargo.toml).
 PROFILE := lab
-LAB := cargo run --profile $(PROFILE) --package spillway-lab --bin lab --
+LAB := $(CARGO_TARGET_DIR)/$(PROFILE)/lab
 
 NEXTEST_VERSION := 0.9.151
 DENY_VERSION := 0.20.2
@@ -20,18 +20,21 @@ INSTALL := CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off CARGO
 	CARGO_PROFILE_RELEASE_DEBUG=0 CARGO_TARGET_DIR=$(TOOLS)/build cargo install --locked --no-track
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check up down clean
+.PHONY: help build demo test check up down clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: ## Run Slurm jobs on burst nodes of a local cloud, from queue to termination
+build: ## Build everything once, for demo, tests and checks alike
+	cargo build --workspace --bins --profile $(PROFILE)
+
+demo: build ## Run Slurm jobs on burst nodes of a local cloud, from queue to termination
 	$(LAB) demo
 
 test: check $(NEXTEST) ## Run all checks and all tests
 	$(NEXTEST) nextest run --workspace --cargo-profile $(PROFILE)
 
-check: $(NEXTEST) $(DENY) ## Check format, lints, documentation, licences, imports, schemas and the template
+check: build $(NEXTEST) $(DENY) ## Check format, lints, documentation, licences, imports, schemas and the template
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --profile $(PROFILE) -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --profile $(PROFILE)
@@ -43,7 +46,7 @@ check: $(NEXTEST) $(DENY) ## Check format, lints, documentation, licences, impor
 		&& "$$python/cfn-lint" infra/sam/template.yaml \
 		&& AWS_DEFAULT_REGION=us-east-1 "$$python/sam" validate --lint --template infra/sam/template.yaml
 
-up: ## Start a local cloud with a Slurm cluster and leave it running (then: source target/lab/env)
+up: build ## Start a local cloud with a Slurm cluster and leave it running (then: source target/lab/env)
 	$(LAB) up
 
 down: ## Stop it

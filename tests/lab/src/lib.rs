@@ -1,6 +1,7 @@
 //! The local cloud: everything Spillway meets in a site and in AWS, on one machine, with real parts.
 
 pub mod cloud;
+pub mod demo;
 pub mod deploy;
 pub mod ec2_api;
 pub mod emulator;
@@ -8,14 +9,13 @@ pub mod faults;
 pub mod head;
 pub mod hypervisor;
 pub mod install;
+pub mod instances;
 pub mod journal;
+pub mod lab;
 pub mod network;
 pub mod process;
 pub mod proxy;
-pub mod tls;
-pub mod xml;
-pub mod instances;
-pub mod lab;
 pub mod site;
 pub mod standing;
-pub mod demo;
+pub mod tls;
+pub mod xml;

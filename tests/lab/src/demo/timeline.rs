@@ -1,0 +1,284 @@
+//! The live timeline: what Slurm, the head node, each Lambda and EC2 say, as it happens, one line each.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+use spillway_world::ec2::{Ec2Event, InstanceState};
+use tokio::task::JoinSet;
+
+use crate::deploy::FUNCTIONS;
+use crate::ec2_api::Ec2Api;
+use crate::emulator::root::RootClient;
+use crate::lab::Lab;
+
+/// How often logs and Slurm are looked at.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// When what happened, for the figures; Unix milliseconds.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Moments {
+    /// How long each call of ResumeProgram took, as its own log says, in milliseconds.
+    pub resume_program_ms: Vec<u64>,
+    /// The first time of each, by node.
+    pub nodes: BTreeMap<String, NodeMoments>,
+    /// By instance.
+    pub terminated_ms: HashMap<String, u64>,
+    /// The first instance whose address the node got.
+    pub instance_of: HashMap<String, String>,
+}
+
+/// When a node got how far.
+#[derive(Debug, Clone, Default)]
+pub(super) struct NodeMoments {
+    /// slurmctld had its address.
+    pub addressed_ms: Option<u64>,
+    /// slurmctld had its registration.
+    pub registered_ms: Option<u64>,
+    /// Slurm began to power it down.
+    pub powering_down_ms: Option<u64>,
+}
+
+/// Prints until ended.
+pub(super) struct Timeline {
+    shared: Arc<Shared>,
+    tasks: JoinSet<()>,
+}
+
+struct Shared {
+    started: Instant,
+    moments: Mutex<Moments>,
+}
+
+impl Timeline {
+    /// Follows everything in `lab`.
+    pub(super) fn follow(lab: &Lab) -> Self {
+        let shared = Arc::new(Shared {
+            started: Instant::now(),
+            moments: Mutex::default(),
+        });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(shared.clone().follow_ec2(lab.ec2.clone()));
+        tasks.spawn(
+            shared
+                .clone()
+                .follow_nodes(lab.ec2.clone(), lab.head.slurm_conf()),
+        );
+        for (name, path) in lab.client_logs() {
+            tasks.spawn(shared.clone().follow_file(name, path));
+        }
+        let root = lab.cloud.emulator.root();
+        for function in FUNCTIONS {
+            let group = format!("/aws/lambda/{}-{function}", lab.spec.cluster);
+            tasks.spawn(
+                shared
+                    .clone()
+                    .follow_function(root.clone(), function, group),
+            );
+        }
+        Self { shared, tasks }
+    }
+
+    /// A line that says what comes next.
+    pub(super) fn chapter(&self, text: &str) {
+        println!("\n{text}");
+    }
+
+    /// What was seen so far.
+    pub(super) fn moments(&self) -> Moments {
+        self.shared.moments().clone()
+    }
+
+    /// Stops printing.
+    pub(super) async fn end(mut self) {
+        self.tasks.shutdown().await;
+    }
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Shared {
+    fn moments(&self) -> std::sync::MutexGuard<'_, Moments> {
+        self.moments.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn say(&self, who: &str, what: &str) {
+        println!(
+            "{:7.2} s  {who:<10} {what}",
+            self.started.elapsed().as_secs_f64()
+        );
+    }
+
+    async fn follow_ec2(self: Arc<Self>, ec2: Ec2Api) {
+        let mut events = ec2.listen();
+        while let Some(event) = events.recv().await {
+            let Ec2Event::StateChange(change) = event else {
+                continue;
+            };
+            let state = change.to.as_str();
+            self.say(
+                "EC2",
+                &format!(
+                    "{} {} is {state} in {}",
+                    change.instance_id, change.private_ip, change.availability_zone
+                ),
+            );
+            if change.to == InstanceState::Terminated {
+                self.moments()
+                    .terminated_ms
+                    .insert(change.instance_id, change.at_ms);
+            }
+        }
+    }
+
+    async fn follow_nodes(self: Arc<Self>, ec2: Ec2Api, slurm_conf: PathBuf) {
+        let mut seen: BTreeMap<String, (String, String)> = BTreeMap::new();
+        loop {
+            let output = tokio::process::Command::new("scontrol")
+                .args(["-o", "show", "node"])
+                .env("SLURM_CONF", &slurm_conf)
+                .output()
+                .await;
+            let text = output
+                .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+                .unwrap_or_default();
+            for line in text.lines() {
+                self.look_at_node(line, &mut seen, &ec2);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    fn look_at_node(
+        &self,
+        line: &str,
+        seen: &mut BTreeMap<String, (String, String)>,
+        ec2: &Ec2Api,
+    ) {
+        let field = |key: &str| {
+            line.split_whitespace()
+                .find_map(|word| word.strip_prefix(key))
+                .unwrap_or_default()
+        };
+        let (node, state, address) = (field("NodeName="), field("State="), field("NodeAddr="));
+        let now = (state.to_owned(), address.to_owned());
+        let Some(before) = seen.insert(node.to_owned(), now.clone()) else {
+            return;
+        };
+        if before == now {
+            return;
+        }
+        let mut moments = self.moments();
+        let moment = moments.nodes.entry(node.to_owned()).or_default();
+        if before.1 != now.1 && address != node {
+            moment.addressed_ms.get_or_insert_with(now_ms);
+            self.say("Slurm", &format!("{node} has address {address}"));
+            let holder = ec2.with(|ec2, _| {
+                ec2.instances()
+                    .find(|i| i.private_ip.is_some_and(|ip| ip.to_string() == address))
+                    .map(|i| i.instance_id.clone())
+            });
+            if let Some(instance) = holder {
+                moments
+                    .instance_of
+                    .entry(node.to_owned())
+                    .or_insert(instance);
+            }
+        }
+        if before.0 == now.0 {
+            return;
+        }
+        let moment = moments.nodes.entry(node.to_owned()).or_default();
+        let (was, is) = (flags(&before.0), flags(state));
+        if was.contains("POWERING_UP")
+            && !is.contains("POWERING_UP")
+            && !is.contains("POWERED_DOWN")
+        {
+            moment.registered_ms.get_or_insert_with(now_ms);
+        }
+        if is.contains("POWERING_DOWN") {
+            moment.powering_down_ms.get_or_insert_with(now_ms);
+        }
+        drop(moments);
+        self.say("Slurm", &format!("{node} is {state}"));
+    }
+
+    /// New lines of a log of the client.
+    async fn follow_file(self: Arc<Self>, who: &'static str, path: PathBuf) {
+        let mut read = 0;
+        loop {
+            let text = tokio::fs::read_to_string(&path).await.unwrap_or_default();
+            let fresh = text.get(read..).unwrap_or_default();
+            // A line that is still being written waits for its end.
+            let whole = fresh.rfind('\n').map_or(0, |end| end + 1);
+            for line in fresh[..whole].lines() {
+                self.say(who, line);
+                self.moments()
+                    .resume_program_ms
+                    .extend(resume_program_ms(line));
+            }
+            read += whole;
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// What a Lambda logs, the messages alone.
+    async fn follow_function(
+        self: Arc<Self>,
+        root: RootClient,
+        function: &'static str,
+        group: String,
+    ) {
+        let mut seen = BTreeSet::new();
+        loop {
+            let body = json!({"logGroupName": group});
+            if let Ok(answer) = root
+                .json("logs", "Logs_20140328.FilterLogEvents", &body)
+                .await
+            {
+                for event in answer["events"].as_array().into_iter().flatten() {
+                    let id = event["eventId"]
+                        .as_str()
+                        .map_or_else(|| event.to_string(), str::to_owned);
+                    if !seen.insert(id) {
+                        continue;
+                    }
+                    for message in event["message"]
+                        .as_str()
+                        .unwrap_or_default()
+                        .lines()
+                        .filter_map(message)
+                    {
+                        self.say(function, &message);
+                    }
+                }
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+/// Slurm's `+`-joined flags.
+fn flags(state: &str) -> BTreeSet<&str> {
+    state.split('+').collect()
+}
+
+/// The message of a structured log line; none for metrics and for what Lambda itself logs.
+fn message(line: &str) -> Option<String> {
+    let value: Value = serde_json::from_str(line.trim()).ok()?;
+    let fields = value.get("fields").unwrap_or(&value);
+    Some(fields.get("message")?.as_str()?.to_owned())
+}
+
+/// How long a call of ResumeProgram took, where a line of its log says so.
+fn resume_program_ms(line: &str) -> Option<u64> {
+    let (_, after) = line.split_once("resume")?.1.split_once(" in ")?;
+    after.split_once(" ms")?.0.trim().parse().ok()
+}

@@ -1,0 +1,215 @@
+//! What EC2 says happens to instances, made to happen: machines boot and die, and their own shutdowns and
+//! console output come back to EC2. State changes go to the rules of the event bus that match them.
+
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use serde_json::json;
+use spillway_world::ec2::{
+    Ec2Event, Instance as Ec2Instance, InstanceChange, InstanceState, LaunchTemplate,
+    LaunchTemplateSpecification,
+};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use crate::ec2_api::{Ec2Api, TemplateSource, parse_launch_template_versions};
+use crate::emulator::root::{RootClient, RootError};
+use crate::hypervisor::{
+    AssumeRole, Hypervisor, Instance, InstanceRole, PoweredOff, SessionCredentials,
+};
+
+/// How long a role session lasts: STS's default.
+const SESSION_LIFETIME: Duration = Duration::from_hours(1);
+
+/// The region of every lab.
+const REGION: &str = "us-east-1";
+
+/// The emulator's account.
+const ACCOUNT: &str = "000000000000";
+
+/// Launch templates that CloudFormation made in the emulator.
+#[derive(Debug)]
+pub struct EmulatorTemplates(pub RootClient);
+
+impl TemplateSource for EmulatorTemplates {
+    fn fetch<'a>(
+        &'a self,
+        which: &'a LaunchTemplateSpecification,
+    ) -> BoxFuture<'a, anyhow::Result<Vec<LaunchTemplate>>> {
+        async move {
+            let Some(id) = &which.id else {
+                return Ok(Vec::new());
+            };
+            let xml = self.0.launch_template_versions(id).await?;
+            Ok(parse_launch_template_versions(&xml)?)
+        }
+        .boxed()
+    }
+}
+
+/// Role sessions from the emulator's STS.
+#[derive(Debug)]
+pub struct EmulatorSessions(pub RootClient);
+
+impl AssumeRole for EmulatorSessions {
+    fn assume_role<'a>(
+        &'a self,
+        role_arn: &'a str,
+        session_name: &'a str,
+    ) -> BoxFuture<'a, Result<SessionCredentials, String>> {
+        async move {
+            let session = self
+                .0
+                .assume_role(role_arn, session_name)
+                .await
+                .map_err(|error| error.to_string())?;
+            Ok(SessionCredentials {
+                access_key_id: session.access_key_id,
+                secret_access_key: session.secret_access_key,
+                session_token: session.session_token.unwrap_or_default(),
+                expiration: session.expiration.unwrap_or_default(),
+                lifetime: SESSION_LIFETIME,
+            })
+        }
+        .boxed()
+    }
+}
+
+/// What the lab needs to know to make machines of instances.
+#[derive(Clone)]
+pub struct Instances {
+    /// The model.
+    pub ec2: Ec2Api,
+    /// Where machines run.
+    pub hypervisor: Hypervisor,
+    /// For the event bus.
+    pub root: RootClient,
+    /// The burst nodes' role.
+    pub role: InstanceRole,
+}
+
+impl Instances {
+    /// Follows EC2's events and the machines' own shutdowns until dropped.
+    pub fn follow(
+        self,
+        mut events: mpsc::UnboundedReceiver<Ec2Event>,
+        mut powered_off: mpsc::UnboundedReceiver<PoweredOff>,
+    ) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        let shutdowns = self.ec2.clone();
+        let hypervisor = self.hypervisor.clone();
+        tasks.spawn(async move {
+            while let Some(PoweredOff { instance_id }) = powered_off.recv().await {
+                info!(instance_id, "shut itself down");
+                if let Some(output) = hypervisor.console_output(&instance_id) {
+                    shutdowns.with(|ec2, _| {
+                        ec2.append_console(&instance_id, &String::from_utf8_lossy(&output))
+                    });
+                }
+                shutdowns.with(|ec2, now_ms| ec2.shut_down_from_inside(now_ms, &instance_id));
+            }
+        });
+        tasks.spawn(async move {
+            let mut acts = JoinSet::new();
+            while let Some(event) = events.recv().await {
+                let instances = self.clone();
+                acts.spawn(async move { instances.act(event).await });
+                while acts.try_join_next().is_some() {}
+            }
+        });
+        tasks
+    }
+
+    async fn act(&self, event: Ec2Event) {
+        if let Ec2Event::StateChange(change) = &event {
+            self.change(change).await;
+        }
+        self.publish(&event).await;
+    }
+
+    async fn change(&self, change: &InstanceChange) {
+        let instance_id = &change.instance_id;
+        match change.to {
+            InstanceState::Running => {
+                let Some(machine) = self
+                    .ec2
+                    .with(|ec2, _| ec2.instance(instance_id).map(|i| self.machine(i)))
+                else {
+                    return;
+                };
+                if let Err(error) = self.hypervisor.boot(machine).await {
+                    warn!(instance_id, %error, "an instance did not boot");
+                }
+            }
+            InstanceState::ShuttingDown
+            | InstanceState::Terminated
+            | InstanceState::Stopping
+            | InstanceState::Stopped => {
+                self.hypervisor.kill(instance_id).await;
+            }
+            InstanceState::Pending => {}
+        }
+    }
+
+    fn machine(&self, instance: &Ec2Instance) -> Instance {
+        Instance {
+            instance_id: instance.instance_id.clone(),
+            image_id: instance.image_id.clone(),
+            instance_type: instance.instance_type.clone(),
+            architecture: "x86_64".to_owned(),
+            private_ip: instance
+                .private_ip
+                .unwrap_or(std::net::Ipv4Addr::UNSPECIFIED),
+            availability_zone: instance.availability_zone.clone(),
+            region: REGION.to_owned(),
+            account_id: ACCOUNT.to_owned(),
+            subnet_id: instance.subnet_id.clone(),
+            vpc_id: instance.vpc_id.clone(),
+            life_cycle: instance.kind.as_str().to_owned(),
+            metadata_tags: Some(instance.tags.clone().into_iter().collect()),
+            role: instance
+                .launch
+                .instance_profile
+                .as_ref()
+                .map(|_| self.role.clone()),
+            user_data: instance.user_data().map(str::to_owned),
+        }
+    }
+
+    /// Hands the event to the targets of every rule whose pattern the emulator's own matcher says it fits.
+    async fn publish(&self, event: &Ec2Event) {
+        let body = event.to_event_bridge(&uuid::Uuid::new_v4().to_string(), ACCOUNT, REGION);
+        let rules = match self.root.event_rules().await {
+            Ok(rules) => rules,
+            Err(error) => return warn!(%error, "could not read the event bus's rules"),
+        };
+        for rule in rules {
+            match self.root.event_matches(&rule.pattern, &body).await {
+                Ok(true) => self.hand_over(&rule.targets, &body.to_string()).await,
+                Ok(false) => {}
+                Err(error) => warn!(rule = rule.name, %error, "could not match an event"),
+            }
+        }
+    }
+
+    async fn hand_over(&self, targets: &[String], body: &str) {
+        for target in targets {
+            if let Err(error) = self.send_to_queue(target, body).await {
+                warn!(target, %error, "could not hand an event to a rule's target");
+            }
+        }
+    }
+
+    async fn send_to_queue(&self, arn: &str, body: &str) -> Result<(), RootError> {
+        let name = arn.rsplit(':').next().unwrap_or(arn);
+        let answer = self
+            .root
+            .json("sqs", "AmazonSQS.GetQueueUrl", &json!({"QueueName": name}))
+            .await?;
+        self.root
+            .send_message(answer["QueueUrl"].as_str().unwrap_or_default(), body)
+            .await
+    }
+}
