@@ -84,7 +84,7 @@ impl Deployment<'_> {
         root: &RootClient,
         principals: &Principals,
     ) -> Result<BTreeMap<String, String>, DeployError> {
-        let template = self.lay_out()?;
+        let template = self.lay_out().await?;
         let bucket = format!("/{BUCKET}");
         root.rest("s3", Method::PUT, &bucket, Bytes::new()).await?;
         self.sam_deploy(&template, root).await?;
@@ -96,7 +96,7 @@ impl Deployment<'_> {
 
     /// Copies the template and the binaries into the layout that the template's `CodeUri` expects,
     /// `target/lambda/FUNCTION/bootstrap` two directories above it, as `cargo lambda build` makes it.
-    fn lay_out(&self) -> Result<PathBuf, DeployError> {
+    async fn lay_out(&self) -> Result<PathBuf, DeployError> {
         let template = self.state.join("infra/sam/template.yaml");
         copy(self.template, &template)?;
         for function in FUNCTIONS {
@@ -106,6 +106,13 @@ impl Deployment<'_> {
                 .join(function)
                 .join("bootstrap");
             copy(&self.binaries.join(function), &bootstrap)?;
+            // Symbols are most of a binary that was not built for release, and zipping is most of a
+            // deployment's time. What cannot be stripped is deployed as it is.
+            let _ = Command::new("strip")
+                .arg(&bootstrap)
+                .stderr(Stdio::null())
+                .status()
+                .await;
         }
         Ok(template)
     }

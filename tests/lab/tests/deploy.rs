@@ -97,21 +97,7 @@ async fn the_template_deploys_and_its_functions_call_through_the_proxy() {
         .unwrap();
     assert!(versions.contains("<userData>"), "{versions}");
 
-    let path = "/2015-03-31/functions/deploytest-launch/invocations";
-    let answer = root
-        .rest("lambda", Method::POST, path, Bytes::from("{}"))
-        .await
-        .unwrap();
-    let answer: Value = serde_json::from_str(&answer).unwrap();
-    let arn = answer["arn"].as_str().unwrap_or_else(|| panic!("{answer}"));
-    assert!(arn.ends_with("/deploytest-launch"), "{answer}");
-    assert_eq!(answer["endpoint"], cloud.proxy.url());
-    let calls = cloud.proxy.journal().calls().unwrap();
-    let call = calls
-        .iter()
-        .find(|call| call.operation == "GetCallerIdentity")
-        .unwrap();
-    assert_eq!(call.principal, "deploytest-launch", "{call:?}");
+    a_function_calls_through_the_proxy(&cloud).await;
 
     // Deployed again without a change, then with a resource that cannot be made.
     assert_eq!(
@@ -136,4 +122,32 @@ async fn the_template_deploys_and_its_functions_call_through_the_proxy() {
         "{error}"
     );
     cloud.stop().await;
+}
+
+async fn a_function_calls_through_the_proxy(cloud: &Cloud) {
+    let path = "/2015-03-31/functions/deploytest-launch/invocations";
+    let answer = cloud
+        .emulator
+        .root()
+        .rest("lambda", Method::POST, path, Bytes::from("{}"))
+        .await
+        .unwrap();
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    let arn = answer["arn"].as_str().unwrap_or_else(|| panic!("{answer}"));
+    assert!(arn.ends_with("/deploytest-launch"), "{answer}");
+    assert_eq!(answer["endpoint"], cloud.proxy.url());
+    // Functions inherit the emulator's environment, so that one must have nothing of ours.
+    let environment = answer["environment"].as_array().unwrap();
+    let is_ours = |name: &&Value| name.as_str().is_some_and(|name| name.starts_with("CARGO"));
+    assert_eq!(environment.iter().find(is_ours), None);
+    assert!(
+        environment.contains(&Value::from("SSL_CERT_FILE")),
+        "{environment:?}"
+    );
+    let calls = cloud.proxy.journal().calls().unwrap();
+    let call = calls
+        .iter()
+        .find(|call| call.operation == "GetCallerIdentity")
+        .unwrap();
+    assert_eq!(call.principal, "deploytest-launch", "{call:?}");
 }

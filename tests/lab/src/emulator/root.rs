@@ -1,5 +1,5 @@
 //! A client with all rights, for what the lab itself needs of the emulator. It takes the place of the
-//! account's owner and of AWS's own services (EC2's AssumeRole for instances, EventBridge's matching),
+//! account's owner and of AWS's own services (EC2's `AssumeRole` for instances, EventBridge's matching),
 //! so it goes past the proxy and leaves no trace in the journal.
 
 use std::net::SocketAddr;

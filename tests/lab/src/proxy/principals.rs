@@ -23,7 +23,7 @@ impl Principals {
     /// Names the session under which the emulator runs a function: `function_arn` as deployed, with its
     /// version where it has one, and its role's ARN.
     ///
-    /// Functions get their keys inside the emulator, without an AssumeRole that could be watched; but the
+    /// Functions get their keys inside the emulator, without an `AssumeRole` that could be watched; but the
     /// emulator derives the key from the two ARNs (MiniStack 1.5.33, `execution_credentials`).
     pub fn register_function(&self, function_arn: &str, role_arn: &str, name: &str) {
         self.register(&function_key(function_arn, role_arn), name);
@@ -37,7 +37,7 @@ impl Principals {
             .unwrap_or_else(|| access_key_id.to_owned())
     }
 
-    /// Learns the session name from the answer to an AssumeRole.
+    /// Learns the session name from the answer to an `AssumeRole`.
     pub(super) fn learn(&self, assume_role_answer: &[u8]) {
         let Ok(document) = std::str::from_utf8(assume_role_answer) else {
             return;
