@@ -69,114 +69,118 @@ fn several_groups_count_in_slurms_own_order() {
     );
 }
 
+type E = HostlistError;
+
+/// What is wrong, and where.
+const MALFORMED: [(&str, E); 33] = [
+    ("", E::Empty),
+    (" \n", E::Empty),
+    (",n1", E::EmptyItem { position: 1 }),
+    ("n1,,n2", E::EmptyItem { position: 4 }),
+    ("n1,", E::EmptyItem { position: 3 }),
+    ("n[1-2", E::Unclosed { position: 2 }),
+    ("n[", E::Unclosed { position: 2 }),
+    ("m,n[1,", E::Unclosed { position: 4 }),
+    ("n]1[", E::Unopened { position: 2 }),
+    ("n[1-2]]", E::Unopened { position: 7 }),
+    ("n[[1-2]]", E::Nested { position: 3 }),
+    ("n[1[2]]", E::Nested { position: 4 }),
+    ("n[]", E::EmptyRange { position: 3 }),
+    ("n[1,,2]", E::EmptyRange { position: 5 }),
+    ("n[1,]", E::EmptyRange { position: 5 }),
+    ("n[1-]", E::OpenRange { position: 3 }),
+    (
+        "n[-1]",
+        E::NotANumber {
+            position: 3,
+            character: '-',
+        },
+    ),
+    (
+        "n[1--2]",
+        E::NotANumber {
+            position: 5,
+            character: '-',
+        },
+    ),
+    (
+        "n[1-2-3]",
+        E::NotANumber {
+            position: 6,
+            character: '-',
+        },
+    ),
+    (
+        "n[a-c]",
+        E::NotANumber {
+            position: 3,
+            character: 'a',
+        },
+    ),
+    (
+        "n[1, 2]",
+        E::NotANumber {
+            position: 5,
+            character: ' ',
+        },
+    ),
+    (
+        "n[1é]",
+        E::NotANumber {
+            position: 4,
+            character: 'é',
+        },
+    ),
+    (
+        "n[5-3]",
+        E::Backwards {
+            position: 3,
+            low: 5,
+            high: 3,
+        },
+    ),
+    (
+        "n[1-65537]",
+        E::LongRange {
+            position: 3,
+            length: 65_537,
+        },
+    ),
+    (
+        "n[0-18446744073709551615]",
+        E::LongRange {
+            position: 3,
+            length: u64::MAX,
+        },
+    ),
+    (
+        "n[18446744073709551614-18446744073709551615]",
+        E::LargeNumber { position: 3 },
+    ),
+    ("n[18446744073709551616]", E::LargeNumber { position: 3 }),
+    ("n99999999999999999999", E::LargeNumber { position: 1 }),
+    ("n[1-2]x", E::AfterBracket { position: 7 }),
+    ("n[1-2].dom", E::AfterBracket { position: 7 }),
+    ("a[1-2]b[3-4]c", E::AfterBracket { position: 13 }),
+    (
+        "n1;reboot",
+        E::Character {
+            position: 3,
+            character: ';',
+        },
+    ),
+    (
+        "né",
+        E::Character {
+            position: 2,
+            character: 'é',
+        },
+    ),
+];
+
 #[test]
 fn malformed_expressions_say_where_and_what() {
-    use HostlistError as E;
-    for (expression, error) in [
-        ("", E::Empty),
-        (" \n", E::Empty),
-        (",n1", E::EmptyItem { position: 1 }),
-        ("n1,,n2", E::EmptyItem { position: 4 }),
-        ("n1,", E::EmptyItem { position: 3 }),
-        ("n[1-2", E::Unclosed { position: 2 }),
-        ("n[", E::Unclosed { position: 2 }),
-        ("m,n[1,", E::Unclosed { position: 4 }),
-        ("n]1[", E::Unopened { position: 2 }),
-        ("n[1-2]]", E::Unopened { position: 7 }),
-        ("n[[1-2]]", E::Nested { position: 3 }),
-        ("n[1[2]]", E::Nested { position: 4 }),
-        ("n[]", E::EmptyRange { position: 3 }),
-        ("n[1,,2]", E::EmptyRange { position: 5 }),
-        ("n[1,]", E::EmptyRange { position: 5 }),
-        ("n[1-]", E::OpenRange { position: 3 }),
-        (
-            "n[-1]",
-            E::NotANumber {
-                position: 3,
-                character: '-',
-            },
-        ),
-        (
-            "n[1--2]",
-            E::NotANumber {
-                position: 5,
-                character: '-',
-            },
-        ),
-        (
-            "n[1-2-3]",
-            E::NotANumber {
-                position: 6,
-                character: '-',
-            },
-        ),
-        (
-            "n[a-c]",
-            E::NotANumber {
-                position: 3,
-                character: 'a',
-            },
-        ),
-        (
-            "n[1, 2]",
-            E::NotANumber {
-                position: 5,
-                character: ' ',
-            },
-        ),
-        (
-            "n[1é]",
-            E::NotANumber {
-                position: 4,
-                character: 'é',
-            },
-        ),
-        (
-            "n[5-3]",
-            E::Backwards {
-                position: 3,
-                low: 5,
-                high: 3,
-            },
-        ),
-        (
-            "n[1-65537]",
-            E::LongRange {
-                position: 3,
-                length: 65_537,
-            },
-        ),
-        (
-            "n[0-18446744073709551615]",
-            E::LongRange {
-                position: 3,
-                length: u64::MAX,
-            },
-        ),
-        (
-            "n[18446744073709551614-18446744073709551615]",
-            E::LargeNumber { position: 3 },
-        ),
-        ("n[18446744073709551616]", E::LargeNumber { position: 3 }),
-        ("n99999999999999999999", E::LargeNumber { position: 1 }),
-        ("n[1-2]x", E::AfterBracket { position: 7 }),
-        ("n[1-2].dom", E::AfterBracket { position: 7 }),
-        ("a[1-2]b[3-4]c", E::AfterBracket { position: 13 }),
-        (
-            "n1;reboot",
-            E::Character {
-                position: 3,
-                character: ';',
-            },
-        ),
-        (
-            "né",
-            E::Character {
-                position: 2,
-                character: 'é',
-            },
-        ),
-    ] {
+    for (expression, error) in MALFORMED {
         assert_eq!(
             Hostlist::parse(expression).unwrap_err(),
             error,
@@ -379,7 +383,9 @@ fn item() -> impl Strategy<Value = (String, Vec<String>)> {
     let product = prop::collection::vec(group, 1..4).prop_map(|mut groups| {
         if groups.len() == 3 {
             // Keeps the product small enough to compare by the thousand.
-            groups.iter_mut().for_each(|(_, ranges)| ranges.truncate(1));
+            for (_, ranges) in &mut groups {
+                ranges.truncate(1);
+            }
         }
         let written = groups.iter().map(|(text, ranges)| {
             let ranges: Vec<String> = ranges

@@ -203,7 +203,7 @@ impl Slurm {
     }
 }
 
-/// SplitMix64: enough for variety, the same everywhere.
+/// `SplitMix64`: enough for variety, the same everywhere.
 struct Random(u64);
 
 impl Random {
@@ -288,27 +288,23 @@ impl Random {
     }
 
     fn several_groups(&mut self) -> String {
-        let count = 2 + self.below(3);
-        (0..count)
-            .map(|index| {
-                let text = if index == 0 {
-                    self.text()
-                } else {
-                    self.pick(&["", "-", "x", ".r", "-0", "7"])
-                };
-                let low = self.below(30);
-                let (width, more) = (
-                    usize::try_from(self.below(4)).expect("small"),
-                    self.below(6),
-                );
-                let further = if self.below(3) == 0 {
-                    format!(",{}", self.below(200))
-                } else {
-                    String::new()
-                };
-                format!("{text}[{low:0width$}-{}{further}]", low + more)
-            })
-            .collect()
+        let mut expression = self.text().to_owned();
+        for index in 0..2 + self.below(3) {
+            if index > 0 {
+                expression += self.pick(&["", "-", "x", ".r", "-0", "7"]);
+            }
+            let (low, more) = (self.below(30), self.below(6));
+            let width = usize::try_from(self.below(4)).expect("small");
+            let high = low + more;
+            let further = if self.below(3) == 0 {
+                format!(",{}", self.below(200))
+            } else {
+                String::new()
+            };
+            let group = format!("[{low:0width$}-{high}{further}]");
+            expression += &group;
+        }
+        expression
     }
 
     fn rich(&mut self, index: usize) -> Case {
