@@ -70,7 +70,7 @@ pub enum HeadError {
         command: String,
         /// How it ended.
         status: std::process::ExitStatus,
-        /// Its standard error.
+        /// What it printed.
         message: String,
     },
 }
@@ -99,7 +99,7 @@ pub struct HeadSpec {
     pub extra_lines: Vec<String>,
 }
 
-/// A running head node. Dropping it stops slurmctld, the agent's machine and munged, and leaves the directory.
+/// A running head node. Dropping it kills slurmctld and munged, and leaves the directory.
 #[derive(Debug)]
 pub struct HeadNode {
     directory: PathBuf,

@@ -1,7 +1,8 @@
 //! The hypervisor and the head node against each other, with the test in the place of the cloud between them.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use spillway_lab::head::{CloudPartition, HeadNode, HeadSpec};
+use spillway_lab::head::{CloudPartition, HeadError, HeadNode, HeadSpec};
 use spillway_lab::hypervisor::{
     AssumeRole, Hypervisor, Image, Instance, InstanceRole, PoweredOff, SessionCredentials,
     SpotAction,
@@ -472,6 +473,31 @@ async fn a_job_runs_on_machines_that_slurm_asked_for() {
     head.kill_slurmctld();
     assert!(!head.slurmctld_runs());
     head.start_slurmctld().await.expect("starts after a crash");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_head_node_whose_programs_slurm_refuses_does_not_start() {
+    let network = Network::claim().expect("a free lab");
+    let mut head = HeadNode::start(head_spec(&network), &network)
+        .await
+        .expect("a head node");
+    // Slurm does not run a program that others may write, and only its log says so.
+    fs::set_permissions(head.client(), Permissions::from_mode(0o775)).expect("chmod");
+    let refused = head.restart_slurmctld().await;
+    assert!(
+        matches!(refused, Err(HeadError::NoPowerSaving(_))),
+        "{refused:?}"
+    );
+    fs::set_permissions(head.client(), Permissions::from_mode(0o755)).expect("chmod");
+    head.restart_slurmctld().await.expect("starts again");
+    let views = (
+        head.node("aws-0").await.expect("a node"),
+        head.node("aws-1").await.expect("a node"),
+    );
+    assert!(
+        views.0.is("POWERED_DOWN") && views.1.is("POWERED_DOWN"),
+        "{views:?}"
+    );
 }
 
 /// Runs `ip` with these arguments, which must succeed.

@@ -112,7 +112,10 @@ fn succeeded(command: String, output: &Output) -> Result<String, HeadError> {
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    // scontrol says some errors on standard output.
+    let said = [&output.stderr, &output.stdout]
+        .map(|said| String::from_utf8_lossy(said).trim().to_owned());
+    let message = said.join(" ").trim().to_owned();
     Err(HeadError::Command {
         command,
         status: output.status,

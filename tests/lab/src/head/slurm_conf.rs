@@ -83,6 +83,8 @@ JobAcctGatherType=jobacct_gather/none
 MpiDefault=none
 SlurmdParameters=config_overrides
 ReturnToService=2
+# Else scontrol and sinfo do not know powered-down CLOUD nodes (to 22.05).
+PrivateData=cloud
 
 TreeWidth={TREE_WIDTH}
 # A node's address changes with its instance.
