@@ -1,1 +1,13 @@
-//! .
+//! The adapters to DynamoDB and SQS. No type of the SDK leaves this crate but the shared configuration,
+//! which a Lambda loads once and hands to each client.
+
+mod classify;
+mod dynamo;
+mod home;
+mod sdk;
+mod sqs;
+
+pub use dynamo::{DynamoTable, MAX_RECORD_BYTES, RECORD_RETENTION_SECONDS};
+pub use home::{Home, HomeError};
+pub use sdk::{DynamoClient, SdkConfig, SqsClient, sdk_config};
+pub use sqs::{QueueUrls, SqsQueues};

@@ -1,0 +1,49 @@
+//! Instance items: marks that are set whatever the pairing does.
+
+use futures::stream::{self, StreamExt, TryStreamExt};
+use spillway_control::fault::Fault;
+use spillway_control::record::InstanceRecord;
+use spillway_core::name::InstanceId;
+
+use super::call::Expression;
+use super::item::{number, read_instance, text};
+use super::records::expires_at_s;
+use super::{CALLS_AT_ONCE, DynamoTable};
+
+impl DynamoTable {
+    pub(super) async fn read_instances(&self, ids: &[InstanceId]) -> Result<Vec<InstanceRecord>, Fault> {
+        let keys = ids.iter().map(|id| self.home.instance_arn(id)).collect();
+        self.get_all(keys).await?.into_iter().map(read_instance).collect()
+    }
+
+    pub(super) async fn mark_released(&self, ids: &[InstanceId]) -> Result<(), Fault> {
+        self.mark(ids, |id| Expression {
+            update: Some("SET #kind = :kind, instance_id = :id, #state = :released"),
+            condition: Some("attribute_not_exists(pk) OR #state = :released"),
+            names: vec![("#kind", "kind"), ("#state", "state")],
+            values: vec![(":kind", text("instance")), (":id", text(id.as_str())), (":released", text("released"))],
+        })
+        .await
+    }
+
+    pub(super) async fn close_released(&self, ids: &[InstanceId]) -> Result<(), Fault> {
+        let expires_at_s = expires_at_s();
+        self.mark(ids, |_| Expression {
+            update: Some("SET #state = :terminated, expires_at_s = :expires"),
+            condition: Some("#state = :released"),
+            names: vec![("#state", "state")],
+            values: vec![
+                (":released", text("released")),
+                (":terminated", text("terminated")),
+                (":expires", number(expires_at_s)),
+            ],
+        })
+        .await
+    }
+
+    /// Makes the change to each item whose condition holds; the others are left as they are.
+    async fn mark(&self, ids: &[InstanceId], change: impl Fn(&InstanceId) -> Expression) -> Result<(), Fault> {
+        let calls: Vec<_> = ids.iter().map(|id| self.update(self.home.instance_arn(id), change(id))).collect();
+        stream::iter(calls).buffer_unordered(CALLS_AT_ONCE).try_for_each(|_changed| async { Ok(()) }).await
+    }
+}
