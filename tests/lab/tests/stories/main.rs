@@ -1,0 +1,5 @@
+//! Stories: what a site may live through, on a whole lab. Each test has a lab of its own.
+
+mod once;
+mod orders;
+mod support;

@@ -1,0 +1,194 @@
+//! Whatever is delivered twice, dies half-way or is asked again: never a second instance for a node, and the
+//! nodes join.
+
+use std::process::Command;
+
+use serde_json::json;
+use spillway_lab::faults::{Action, Fault};
+use spillway_lab::lab::Lab;
+use spillway_world::ec2::TokenReplay;
+
+use crate::support::{Story, alive, fired, job, job_is, launched_ever, put, submit, until};
+
+/// A job may wait for a message to be delivered again, and for its nodes to join.
+const JOB_SECONDS: u64 = 110;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_resume_three_times_at_once() {
+    let lab = Story::begin("the_same_resume_three_times_at_once", |_| {}).await;
+    let mapping = mapping(&lab, "launch").await;
+    enable(&lab, &mapping, false).await;
+    let id = submit(&lab, "cloud-0,cloud-1", 0).await;
+    let body = take(&lab, "ResumeQueueUrl").await;
+    for _ in 0..3 {
+        put(&lab, "ResumeQueueUrl", &body).await;
+    }
+    enable(&lab, &mapping, true).await;
+    job_is(&lab, &id, "COMPLETED", JOB_SECONDS).await;
+    assert_eq!(launched_ever(&lab), 2);
+    lab.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slurmctld_is_restarted_while_nodes_power_up() {
+    let mut lab = Story::begin("slurmctld_is_restarted_while_nodes_power_up", |_| {}).await;
+    lab.ec2.with(|ec2, _| ec2.settings.pending_ms = 8_000);
+    let id = submit(&lab, "cloud-0,cloud-1", 0).await;
+    until("EC2 was asked", 60, async || {
+        (alive(&lab).len() == 2).then_some(())
+    })
+    .await;
+    lab.head.kill_slurmctld();
+    lab.head
+        .start_slurmctld()
+        .await
+        .expect("slurmctld starts again");
+    job_is(&lab, &id, "COMPLETED", JOB_SECONDS).await;
+    assert_eq!(launched_ever(&lab), 2);
+    lab.end().await;
+}
+
+/// EC2 said yes, the answer was on its way into the table, the Lambda died. What EC2 answers to the repeated
+/// call is not documented for fleets; each answer must do. The policy pushed meanwhile changes nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn launch_dies_before_it_stores_the_answer() {
+    let lab = Story::begin("launch_dies_before_it_stores_the_answer", |spec| {
+        spec.resume_timeout_seconds = 240
+    })
+    .await;
+    let modes = [
+        ("cloud-0,cloud-1", TokenReplay::FirstAnswer),
+        ("cloud-2,cloud-3", TokenReplay::FleetWithoutInstances),
+        ("cloud-4,cloud-5", TokenReplay::Mismatch),
+    ];
+    for (round, (nodes, replay)) in modes.into_iter().enumerate() {
+        lab.ec2.with(|ec2, _| ec2.settings.token_replay = replay);
+        let fault = hang_answer(&lab);
+        let id = submit(&lab, nodes, 0).await;
+        fired(&lab, &fault, 1).await;
+        kill_function(&lab, "launch");
+        lab.cloud.proxy.faults().disarm(&fault);
+        push_changed_policy(&lab, round).await;
+        job_is(&lab, &id, "COMPLETED", JOB_SECONDS).await;
+        assert_eq!(launched_ever(&lab), 2 * (round + 1), "{replay:?}");
+        assert_eq!(job(&lab, &id, "Restarts").await, "0", "{replay:?}");
+    }
+    lab.end().await;
+}
+
+/// Holds up the write that stores EC2's answer to an attempt.
+fn hang_answer(lab: &Lab) -> String {
+    let fault = Fault {
+        id: None,
+        service: "dynamodb".to_owned(),
+        operation: Some("UpdateItem".to_owned()),
+        principal: Some("lab-launch".to_owned()),
+        body_contains: Some("ATTEMPT#".to_owned()),
+        times: None,
+        action: Action::HangMs(60_000),
+    };
+    lab.cloud
+        .proxy
+        .faults()
+        .arm(fault)
+        .expect("the fault is well formed")
+}
+
+/// `kill -9` of a function's processes, and of nothing else.
+fn kill_function(lab: &Lab, function: &str) {
+    let name = format!("AWS_LAMBDA_FUNCTION_NAME={}-{function}", lab.spec.cluster);
+    let endpoint = lab.cloud.proxy.url();
+    let mut killed = 0;
+    for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
+        let Ok(environment) = std::fs::read(entry.path().join("environ")) else {
+            continue;
+        };
+        let environment = String::from_utf8_lossy(&environment);
+        let ours = environment.split('\0').any(|v| v == name) && environment.contains(&endpoint);
+        if ours {
+            let pid = entry.file_name();
+            killed += usize::from(
+                Command::new("kill")
+                    .arg("-9")
+                    .arg(pid)
+                    .status()
+                    .is_ok_and(|s| s.success()),
+            );
+        }
+    }
+    assert!(killed > 0, "no process of {function} was running");
+}
+
+/// Another list of instance types each round: a call planned anew would be another call.
+async fn push_changed_policy(lab: &Lab, round: usize) {
+    let path = lab.head.directory().join("etc/spillway.toml");
+    let text = std::fs::read_to_string(&path).expect("the configuration");
+    let types = [
+        r#"["m7i.large", "r7i.large"]"#,
+        r#"["c6i.large", "m6i.large"]"#,
+        r#"["r7i.large", "c7i.large"]"#,
+    ];
+    let changed: Vec<String> = text
+        .lines()
+        .map(|line| {
+            if line.starts_with("instance_types") {
+                format!("instance_types = {}", types[round])
+            } else {
+                line.to_owned()
+            }
+        })
+        .collect();
+    std::fs::write(&path, changed.join("\n") + "\n").expect("write the configuration");
+    lab.push_policy(&path).await.expect("the policy is pushed");
+}
+
+/// The event source mapping by which a function reads its queue.
+async fn mapping(lab: &Lab, function: &str) -> String {
+    let root = lab.cloud.emulator.root();
+    let path = format!(
+        "/2015-03-31/event-source-mappings/?FunctionName={}-{function}",
+        lab.spec.cluster
+    );
+    let answer = root
+        .rest("lambda", http::Method::GET, &path, bytes::Bytes::new())
+        .await
+        .expect("Lambda answers");
+    let answer: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
+    answer["EventSourceMappings"][0]["UUID"]
+        .as_str()
+        .expect("a mapping")
+        .to_owned()
+}
+
+async fn enable(lab: &Lab, mapping: &str, enabled: bool) {
+    let root = lab.cloud.emulator.root();
+    let path = format!("/2015-03-31/event-source-mappings/{mapping}");
+    let body = json!({"Enabled": enabled}).to_string();
+    root.rest("lambda", http::Method::PUT, &path, body.into())
+        .await
+        .expect("Lambda answers");
+}
+
+/// Takes the next message from a queue.
+async fn take(lab: &Lab, queue_output: &str) -> String {
+    let url = lab
+        .output(queue_output)
+        .expect("the stack has the queue")
+        .to_owned();
+    let root = lab.cloud.emulator.root();
+    until("a message is on the queue", 60, async || {
+        let ask = json!({"QueueUrl": url, "WaitTimeSeconds": 1});
+        let answer = root
+            .json("sqs", "AmazonSQS.ReceiveMessage", &ask)
+            .await
+            .expect("SQS answers");
+        let message = &answer["Messages"][0];
+        let body = message["Body"].as_str()?.to_owned();
+        let delete = json!({"QueueUrl": url, "ReceiptHandle": message["ReceiptHandle"]});
+        root.json("sqs", "AmazonSQS.DeleteMessage", &delete)
+            .await
+            .expect("SQS answers");
+        Some(body)
+    })
+    .await
+}

@@ -1,0 +1,239 @@
+//! What the stories share: a lab that keeps its logs when a story fails, waiting, and looking.
+
+use std::ops::{Deref, DerefMut};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use spillway_lab::faults::{Action, Fault};
+use spillway_lab::head::NodeView;
+use spillway_lab::lab::{Lab, LabSpec};
+use spillway_world::ec2::InstanceState;
+
+/// A lab with a story's name.
+pub struct Story {
+    lab: Option<Lab>,
+    logs: PathBuf,
+    _state: tempfile::TempDir,
+}
+
+impl Story {
+    /// Starts a lab for the story; `change` may change how it is made.
+    pub async fn begin(name: &str, change: impl FnOnce(&mut LabSpec)) -> Self {
+        let state = tempfile::tempdir().expect("a temporary directory");
+        let mut spec = LabSpec::new(state.path()).expect("the binaries are built");
+        change(&mut spec);
+        let lab = Lab::start(spec, |line| println!("{line}"))
+            .await
+            .expect("the lab starts");
+        let logs = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../../target/stories")
+            .join(name);
+        Self {
+            lab: Some(lab),
+            logs,
+            _state: state,
+        }
+    }
+
+    /// The story is over and was as it should be.
+    pub async fn end(mut self) {
+        if let Some(lab) = self.lab.take() {
+            lab.stop().await;
+        }
+    }
+}
+
+impl Deref for Story {
+    type Target = Lab;
+
+    fn deref(&self) -> &Lab {
+        self.lab.as_ref().expect("the story has not ended")
+    }
+}
+
+impl DerefMut for Story {
+    fn deref_mut(&mut self) -> &mut Lab {
+        self.lab.as_mut().expect("the story has not ended")
+    }
+}
+
+impl Drop for Story {
+    fn drop(&mut self) {
+        let Some(lab) = self.lab.as_ref().filter(|_| std::thread::panicking()) else {
+            return;
+        };
+        match lab.keep_logs(&self.logs) {
+            Ok(()) => eprintln!("logs are in {}", self.logs.display()),
+            Err(error) => eprintln!("the logs are lost: {error:#}"),
+        }
+    }
+}
+
+/// Waits until `look` finds something; a story that waits in vain has failed.
+pub async fn until<T>(what: &str, seconds: u64, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "waited {seconds} s in vain until {what}"
+        );
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Waits; for what must not happen meanwhile.
+pub async fn pause(seconds: u64) {
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+}
+
+/// What slurmctld says of a node.
+pub async fn node(lab: &Lab, name: &str) -> NodeView {
+    lab.head.node(name).await.expect("scontrol answers")
+}
+
+/// Waits until slurmctld holds the node powered down.
+pub async fn powered_down(lab: &Lab, name: &str) {
+    until(&format!("{name} is powered down"), 90, async || {
+        node(lab, name).await.is("POWERED_DOWN").then_some(())
+    })
+    .await;
+}
+
+/// Submits a job for these nodes that prints where it ran and sleeps.
+pub async fn submit(lab: &Lab, nodes: &str, sleep_seconds: u64) -> String {
+    let script = format!("#!/bin/bash\nhostname\nsleep {sleep_seconds}\n");
+    let count = nodes.split(',').count().to_string();
+    let output = format!("--output={}/%j.out", lab.shared_directory().display());
+    let options = ["-N", &count, "-w", nodes, "--requeue", &output];
+    lab.head
+        .sbatch(&options, &script)
+        .await
+        .expect("sbatch takes the job")
+        .to_string()
+}
+
+/// A field of `scontrol show job`.
+pub async fn job(lab: &Lab, id: &str, field: &str) -> String {
+    let text = lab
+        .head
+        .scontrol(&["-o", "show", "job", id])
+        .await
+        .expect("scontrol answers");
+    let key = format!("{field}=");
+    text.split_whitespace()
+        .find_map(|word| word.strip_prefix(&key))
+        .unwrap_or_default()
+        .to_owned()
+}
+
+/// Waits until the job has this state.
+pub async fn job_is(lab: &Lab, id: &str, state: &str, seconds: u64) {
+    let what = format!("job {id} is {state}");
+    until(&what, seconds, async || {
+        (job(lab, id, "JobState").await == state).then_some(())
+    })
+    .await;
+}
+
+/// How many instances were ever launched.
+pub fn launched_ever(lab: &Lab) -> usize {
+    lab.ec2.with(|ec2, _| ec2.instances().count())
+}
+
+/// Ids of the instances that are pending or running.
+pub fn alive(lab: &Lab) -> Vec<String> {
+    lab.ec2.with(|ec2, _| {
+        let alive = |state| matches!(state, InstanceState::Pending | InstanceState::Running);
+        ec2.instances()
+            .filter(|i| alive(i.state))
+            .map(|i| i.instance_id.clone())
+            .collect()
+    })
+}
+
+/// Arms a fault on calls of a service by a principal.
+pub fn arm(
+    lab: &Lab,
+    service: &str,
+    operation: Option<&str>,
+    principal: &str,
+    times: Option<u64>,
+    action: Action,
+) -> String {
+    let fault = Fault {
+        id: None,
+        service: service.to_owned(),
+        operation: operation.map(str::to_owned),
+        principal: Some(principal.to_owned()),
+        body_contains: None,
+        times,
+        action,
+    };
+    lab.cloud
+        .proxy
+        .faults()
+        .arm(fault)
+        .expect("the fault is well formed")
+}
+
+/// An error of AWS's own making: the caller may try again.
+pub fn internal_error() -> Action {
+    Action::Refuse {
+        status: 500,
+        code: "InternalServerError".to_owned(),
+        message: "by a story".to_owned(),
+    }
+}
+
+/// Waits until a fault has fired.
+pub async fn fired(lab: &Lab, id: &str, times: u64) {
+    let faults = lab.cloud.proxy.faults();
+    until(&format!("fault {id} fires"), 60, async || {
+        (faults.fired(id) >= times).then_some(())
+    })
+    .await;
+}
+
+/// Our record of a node as the table holds it, in DynamoDB's JSON; null if there is none.
+pub async fn record(lab: &Lab, name: &str) -> Value {
+    let key = json!({"pk": {"S": format!("NODE#{}#{name}", lab.spec.cluster)}});
+    let table = lab.output("TableName").expect("the stack has a table");
+    let body = json!({"TableName": table, "Key": key, "ConsistentRead": true});
+    let root = lab.cloud.emulator.root();
+    let mut answer = root
+        .json("dynamodb", "DynamoDB_20120810.GetItem", &body)
+        .await
+        .expect("the table answers");
+    answer["Item"].take()
+}
+
+/// The generation that the table holds for a node; 0 for none.
+pub async fn generation(lab: &Lab, name: &str) -> u64 {
+    record(lab, name).await["generation"]["N"]
+        .as_str()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(0)
+}
+
+/// Puts a message on one of the stack's queues, as anyone with the right to could.
+pub async fn put(lab: &Lab, queue_output: &str, body: &str) {
+    let url = lab.output(queue_output).expect("the stack has the queue");
+    lab.cloud
+        .emulator
+        .root()
+        .send_message(url, body)
+        .await
+        .expect("the queue takes the message");
+}
+
+/// Unix milliseconds.
+pub fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("it is after 1970");
+    u64::try_from(since.as_millis()).expect("and before the year 500 million")
+}
