@@ -1,0 +1,116 @@
+//! `spillway node`: the commands that run on a burst node, as root.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use spillway_core::name::ClusterName;
+
+use super::{EXIT_FAILED, EXIT_OK, output, runtime};
+use crate::node::{self, ControlPlane, DEFAULT_RECORD, JoinOptions, Joined, Outcome};
+
+/// `node …`
+#[derive(Debug, Subcommand)]
+pub enum NodeCommand {
+    /// Join the cluster as the node this instance was launched for, or report why not and shut down
+    ///
+    /// Run by the instance's user data. What follows `--` is passed on to slurmd.
+    Join(Box<JoinArguments>),
+    /// Say whether slurmd may be (re)started on this instance
+    ///
+    /// For ExecStartPre of a slurmd service: exits 1 unless every check passes and the instance still
+    /// serves the node that it joined as, for the same request.
+    Check(CheckArguments),
+}
+
+/// Options of `node join`.
+#[derive(Debug, Args)]
+pub struct JoinArguments {
+    /// The Slurm cluster
+    #[arg(long)]
+    cluster: ClusterName,
+    /// The AWS region of the table and the queues
+    #[arg(long)]
+    region: String,
+    /// The DynamoDB table
+    #[arg(long)]
+    table: String,
+    /// URL of the queue that takes reports
+    #[arg(long, value_name = "URL")]
+    reports_queue: String,
+    /// slurm.conf [default: $SLURM_CONF, else /etc/slurm/slurm.conf]
+    #[arg(long, value_name = "PATH")]
+    slurm_conf: Option<PathBuf>,
+    /// How long joining may take while the control plane has set no deadline
+    #[arg(long, value_name = "SECONDS", default_value_t = 900)]
+    join_timeout_seconds: u64,
+    /// Where to note what `node check` needs
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_RECORD, hide = true)]
+    record: PathBuf,
+    /// Options for slurmd
+    #[arg(last = true, value_name = "SLURMD_OPTION")]
+    pub slurmd_options: Vec<String>,
+}
+
+/// Options of `node check`.
+#[derive(Debug, Args)]
+pub struct CheckArguments {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// What `node join` noted
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_RECORD, hide = true)]
+    record: PathBuf,
+}
+
+/// Does it.
+pub fn run(command: NodeCommand) -> anyhow::Result<u8> {
+    match command {
+        NodeCommand::Join(arguments) => join(*arguments),
+        NodeCommand::Check(arguments) => check(&arguments),
+    }
+}
+
+fn join(arguments: JoinArguments) -> anyhow::Result<u8> {
+    output::start_log();
+    let options = JoinOptions {
+        control_plane: ControlPlane {
+            cluster: arguments.cluster,
+            region: arguments.region,
+            table: arguments.table,
+        },
+        reports_queue: arguments.reports_queue,
+        slurm_conf: arguments.slurm_conf,
+        timeout: Duration::from_secs(arguments.join_timeout_seconds),
+        slurmd_options: arguments.slurmd_options,
+        record: arguments.record,
+    };
+    match runtime()?.block_on(node::join(&options))? {
+        Joined::Ready => Ok(EXIT_OK),
+        Joined::ShutDown(reason) => Err(anyhow::anyhow!(reason).context("this node does not join")),
+    }
+}
+
+fn check(arguments: &CheckArguments) -> anyhow::Result<u8> {
+    let checks = runtime()?
+        .block_on(node::check(&arguments.record))
+        .context("cannot tell whether slurmd may be started")?;
+    let failed = checks
+        .iter()
+        .any(|check| matches!(check.outcome, Outcome::Failed { .. }));
+    if arguments.json {
+        let answer = serde_json::json!({ "ok": !failed, "checks": checks });
+        output::print_line(&answer.to_string())?;
+    } else {
+        for check in &checks {
+            let (word, text) = match &check.outcome {
+                Outcome::Passed { seen } => ("ok", seen),
+                Outcome::Failed { reason, .. } => ("FAILED", reason),
+                Outcome::Skipped { why } => ("skipped", why),
+            };
+            output::print_line(&format!("{:<10} {word:<8} {text}", check.name))?;
+        }
+    }
+    Ok(if failed { EXIT_FAILED } else { EXIT_OK })
+}

@@ -1,0 +1,103 @@
+//! What a burst node tells the control plane: that it is ready, or why it cannot be.
+
+use std::time::Duration;
+
+use aws_sdk_sqs::Client;
+use aws_sdk_sqs::error::DisplayErrorContext;
+use spillway_core::message::{MAX_REASON_CHARS, Message, NodeFailed, NodeReady, ReportBody};
+use spillway_core::name::{ClusterName, InstanceId};
+use tracing::{info, warn};
+
+use crate::aws::dynamodb::Serving;
+
+/// How long a report is tried after the SDK's own retries; after that the join deadline speaks for us.
+const REPORT_PATIENCE: Duration = Duration::from_secs(60);
+
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// The reports queue of one control plane.
+#[derive(Debug)]
+pub struct Reports {
+    client: Client,
+    queue_url: String,
+    cluster: ClusterName,
+    instance_id: InstanceId,
+}
+
+impl Reports {
+    /// Sends in the name of this instance.
+    pub fn new(
+        client: Client,
+        queue_url: String,
+        cluster: ClusterName,
+        instance_id: InstanceId,
+    ) -> Self {
+        Self {
+            client,
+            queue_url,
+            cluster,
+            instance_id,
+        }
+    }
+
+    /// slurmctld has taken the node's registration.
+    pub async fn ready(&self, serving: &Serving) -> anyhow::Result<()> {
+        let ready = NodeReady {
+            instance_id: self.instance_id.clone(),
+            node: serving.node.clone(),
+            generation: serving.generation,
+        };
+        self.send(ReportBody::Ready(ready)).await
+    }
+
+    /// The node will not join.
+    pub async fn failed(&self, serving: Option<&Serving>, reason: &str) -> anyhow::Result<()> {
+        let failed = NodeFailed {
+            instance_id: self.instance_id.clone(),
+            node: serving.map(|serving| serving.node.clone()),
+            reason: fit_for_reason(reason),
+        };
+        self.send(ReportBody::Failed(failed)).await
+    }
+
+    async fn send(&self, body: ReportBody) -> anyhow::Result<()> {
+        let text = Message::new(self.cluster.clone(), body).to_json();
+        let give_up = tokio::time::Instant::now() + REPORT_PATIENCE;
+        loop {
+            let message = self.client.send_message().queue_url(&self.queue_url);
+            let Err(error) = message.message_body(&text).send().await else {
+                info!("reported: {text}");
+                return Ok(());
+            };
+            let error = DisplayErrorContext(&error).to_string();
+            if tokio::time::Instant::now() >= give_up {
+                anyhow::bail!("the report was not sent: {error}");
+            }
+            warn!("the report was not sent, trying again: {error}");
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+/// One line of at most [`MAX_REASON_CHARS`].
+fn fit_for_reason(text: &str) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.chars().count() <= MAX_REASON_CHARS {
+        return line;
+    }
+    let cut: String = line.chars().take(MAX_REASON_CHARS - 1).collect();
+    cut + "…"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_one_line_of_bounded_length() {
+        assert_eq!(fit_for_reason("a\n  b\tc"), "a b c");
+        let long = fit_for_reason(&"ü".repeat(1000));
+        assert_eq!(long.chars().count(), MAX_REASON_CHARS);
+        assert!(long.ends_with('…'));
+    }
+}
