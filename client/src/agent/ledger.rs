@@ -1,0 +1,203 @@
+//! Spool and memory together: which requests are still to be sent or undone, and what each node was last
+//! asked. A request leaves the spool only when the memory of it is durable.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use spillway_core::name::{Generation, NodeName};
+use tracing::{error, info};
+
+use super::memory::{Memory, MemoryError};
+use crate::files::FileError;
+use crate::spool::{Entry, Header, Slot, Spool, SpoolError, Target};
+
+/// Number that stands for our own failing of a node in its history. Ours is the only "update" that ever
+/// answers a suspend, so it cannot meet one of the control plane's.
+const OWN_FAIL: u64 = 1;
+
+/// The requests that are not done with, and the memory of all.
+#[derive(Debug)]
+pub struct Ledger {
+    spool: Spool,
+    memory: Memory,
+    open: BTreeMap<Generation, Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    header: Arc<Header>,
+    sent: bool,
+    failed: bool,
+}
+
+/// Why spool or memory could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The spool.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// The memory's file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The memory's content.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+}
+
+impl Ledger {
+    /// Opens both in the spool directory. The caller holds the agent's lock.
+    pub fn open(directory: &Path) -> Result<Self, LedgerError> {
+        Ok(Self {
+            spool: Spool::open(directory)?,
+            memory: Memory::open(directory)?,
+            open: BTreeMap::new(),
+        })
+    }
+
+    /// Takes in what has come into the spool. Everything stamped before the call is known after it.
+    pub fn look(&mut self) -> Result<(), LedgerError> {
+        for slot in self.spool.slots()? {
+            match self.open.get_mut(&slot.generation) {
+                Some(open) => open.sent |= slot.sent,
+                None => self.take_in(slot)?,
+            }
+        }
+        // A program without an agent may have sent some of them.
+        let sent: Vec<Generation> = self
+            .open
+            .iter()
+            .filter(|(_, open)| open.sent)
+            .map(|(key, _)| *key)
+            .collect();
+        sent.into_iter()
+            .try_for_each(|generation| self.settle(generation))
+    }
+
+    fn take_in(&mut self, slot: Slot) -> Result<(), LedgerError> {
+        let entry = match self.spool.read(slot) {
+            Ok(entry) => entry,
+            Err(malformed @ SpoolError::Malformed { .. }) => {
+                error!("{malformed}");
+                return Ok(self.spool.put_aside(slot)?);
+            }
+            Err(other) => return Err(other.into()),
+        };
+        let header = Arc::new(entry.header);
+        let names = header.node_names().expect("checked when it was read");
+        let failed = header.fail.is_none()
+            || !names
+                .iter()
+                .any(|node| self.is_to_be_failed(node, header.generation));
+        self.memory.stamped(names, header.generation, header.target);
+        info!(
+            request_id = %header.request_id,
+            generation = %header.generation,
+            nodes = %header.nodes,
+            jobs = header.jobs,
+            "{} requested",
+            match header.target {
+                Target::Resume => "resume",
+                Target::Suspend => "suspend",
+            },
+        );
+        let open = Open {
+            header,
+            sent: slot.sent,
+            failed,
+        };
+        self.open.insert(slot.generation, open);
+        Ok(())
+    }
+
+    /// Stamps a request of our own and takes it in.
+    pub fn put(&mut self, make: impl FnOnce(Generation) -> Entry) -> Result<(), LedgerError> {
+        self.spool.put(make)?;
+        self.look()
+    }
+
+    /// The requests that are still to be sent, oldest first.
+    pub fn unsent(&self) -> Vec<Arc<Header>> {
+        let unsent = self.open.values().filter(|open| !open.sent);
+        unsent.map(|open| Arc::clone(&open.header)).collect()
+    }
+
+    /// The requests whose nodes are still to be failed in Slurm.
+    pub fn unfailed(&self) -> Vec<Arc<Header>> {
+        let unfailed = self.open.values().filter(|open| !open.failed);
+        unfailed.map(|open| Arc::clone(&open.header)).collect()
+    }
+
+    /// The messages of a request.
+    pub fn parts(&self, generation: Generation) -> Result<Vec<String>, LedgerError> {
+        let sent = self.open.get(&generation).is_some_and(|open| open.sent);
+        Ok(self.spool.read(Slot { generation, sent })?.parts)
+    }
+
+    /// A request was sent.
+    pub fn sent(&mut self, generation: Generation) -> Result<(), LedgerError> {
+        let Some(open) = self.open.get_mut(&generation) else {
+            return Ok(());
+        };
+        open.sent = true;
+        if !open.failed {
+            self.spool.mark_sent(generation)?;
+        }
+        self.settle(generation)
+    }
+
+    /// A request is not to be sent any more.
+    pub fn drop_request(&mut self, generation: Generation) -> Result<(), LedgerError> {
+        self.memory.save()?;
+        self.spool.remove(generation)?;
+        self.open.remove(&generation);
+        Ok(())
+    }
+
+    /// Slurm knows of these nodes of a request of ours that they will not come, or need not know.
+    pub fn failed(
+        &mut self,
+        generation: Generation,
+        nodes: &[NodeName],
+    ) -> Result<(), LedgerError> {
+        for node in nodes {
+            self.memory.applied(node, generation, OWN_FAIL);
+        }
+        self.memory.save()?;
+        if let Some(open) = self.open.get_mut(&generation) {
+            open.failed = true;
+        }
+        self.settle(generation)
+    }
+
+    /// Whether a node's last request is this resume.
+    pub fn is_last_resume(&self, node: &NodeName, generation: Generation) -> bool {
+        self.memory
+            .node(node)
+            .is_some_and(|known| known.generation == generation && known.resume)
+    }
+
+    /// Whether our suspend of this stamp is the last request and Slurm has yet to be told.
+    pub fn is_to_be_failed(&self, node: &NodeName, generation: Generation) -> bool {
+        self.memory.node(node).is_none_or(|known| {
+            known.generation < generation
+                || known.generation == generation && !known.resume && known.applied < OWN_FAIL
+        })
+    }
+
+    /// What each node was last asked, and which envelopes were dealt with.
+    pub fn memory(&mut self) -> &mut Memory {
+        &mut self.memory
+    }
+
+    fn settle(&mut self, generation: Generation) -> Result<(), LedgerError> {
+        if self
+            .open
+            .get(&generation)
+            .is_some_and(|open| open.sent && open.failed)
+        {
+            self.drop_request(generation)?;
+        }
+        Ok(())
+    }
+}

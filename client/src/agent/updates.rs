@@ -1,0 +1,158 @@
+//! Receives envelopes and sees each through: apply, acknowledge, note, delete. A crash between any two of
+//! these repeats from the first, and what was done before is recognised: what slurmctld has by its own
+//! word or by the memory, an envelope by its id. A malformed message is never deleted here: the queue
+//! moves it to its dead-letter queue, where a person finds it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use spillway_core::message::{Acknowledge, Envelope, Message, ReportBody};
+use tracing::{debug, info, warn};
+
+use super::apply::{ApplyError, apply};
+use super::ledger::LedgerError;
+use super::{Agent, by_name};
+use crate::aws::sqs::{Received, SqsError};
+use crate::clock::now_ms;
+use crate::crash::{self, CrashPoint};
+use crate::slurm::SlurmError;
+
+/// The pause after a failed receive, and between two questions to a slurmctld that does not answer.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+/// The longest pause.
+const PAUSE_MAX: Duration = Duration::from_secs(15);
+
+/// Why a message stays on the queue.
+#[derive(Debug, thiserror::Error)]
+enum UpdatesError {
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Sqs(#[from] SqsError),
+}
+
+/// Works for as long as the agent lives.
+pub async fn run(agent: Arc<Agent>) -> Result<(), LedgerError> {
+    let mut pause = PAUSE_MIN;
+    loop {
+        match agent.sqs.receive().await {
+            Ok(received) => {
+                agent.connection.works();
+                if received.is_empty() {
+                    pause = PAUSE_MIN;
+                    continue;
+                }
+                crash::point(CrashPoint::AfterReceive);
+                if let Err(error) = handle(&agent, &received).await {
+                    warn!("slurmctld cannot be told: {error}");
+                    // Receiving on would only spend the messages' receive counts.
+                    wait_for_slurmctld(&agent).await;
+                }
+                pause = PAUSE_MIN;
+            }
+            Err(error) => {
+                agent.connection.lost();
+                warn!(
+                    pause_ms = pause.as_millis(),
+                    "cannot receive updates: {error}"
+                );
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+        }
+    }
+}
+
+async fn handle(agent: &Agent, received: &[Received]) -> Result<(), SlurmError> {
+    let mut rows = None;
+    for message in received {
+        let Some(envelope) = open(agent, message) else {
+            continue;
+        };
+        if envelope.expires_ms <= now_ms() {
+            info!(
+                envelope_id = envelope.envelope_id,
+                "envelope has expired; what is due comes in a newer one"
+            );
+            delete(agent, message).await;
+            continue;
+        }
+        if agent.ledger().memory().has_seen(&envelope.envelope_id) {
+            debug!(
+                envelope_id = envelope.envelope_id,
+                "envelope was dealt with before"
+            );
+            delete(agent, message).await;
+            continue;
+        }
+        // Once for all envelopes that came together, and after they came.
+        let rows = match &rows {
+            Some(rows) => rows,
+            None => rows.insert(by_name(agent.slurm.cloud_nodes().await?)),
+        };
+        match see_through(agent, &envelope, rows).await {
+            Ok(()) => delete(agent, message).await,
+            Err(UpdatesError::Apply(ApplyError::Slurm(error))) => return Err(error),
+            Err(error) => warn!(
+                envelope_id = envelope.envelope_id,
+                message_id = message.message_id,
+                "envelope is left on the queue: {error}"
+            ),
+        }
+    }
+    Ok(())
+}
+
+fn open(agent: &Agent, message: &Received) -> Option<Envelope> {
+    Message::<Envelope>::parse(&message.body, &agent.config.cluster)
+        .inspect_err(|error| {
+            let message_id = &message.message_id;
+            warn!(
+                message_id,
+                "message is left for the dead-letter queue: {error}"
+            );
+        })
+        .ok()
+}
+
+async fn see_through(
+    agent: &Agent,
+    envelope: &Envelope,
+    rows: &std::collections::HashMap<spillway_core::name::NodeName, crate::slurm::NodeRow>,
+) -> Result<(), UpdatesError> {
+    let results = apply(agent, envelope, rows).await?;
+    let report = ReportBody::Acknowledge(Acknowledge {
+        envelope_id: envelope.envelope_id.clone(),
+        results,
+    });
+    agent.report(report).await?;
+    crash::point(CrashPoint::AfterAcknowledge);
+    let mut ledger = agent.ledger();
+    ledger
+        .memory()
+        .seen(&envelope.envelope_id, envelope.expires_ms, now_ms());
+    Ok(ledger.memory().save().map_err(LedgerError::from)?)
+}
+
+/// A message that is not deleted comes again and is recognised by its envelope.
+async fn delete(agent: &Agent, message: &Received) {
+    if let Err(error) = agent.sqs.delete(&message.receipt).await {
+        warn!(
+            message_id = message.message_id,
+            "cannot delete a message: {error}"
+        );
+    }
+}
+
+async fn wait_for_slurmctld(agent: &Agent) {
+    let mut pause = PAUSE_MIN;
+    loop {
+        tokio::time::sleep(pause).await;
+        if agent.slurm.cloud_nodes().await.is_ok() {
+            return;
+        }
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}

@@ -1,0 +1,143 @@
+//! The four queues, in our own words.
+
+use std::time::Duration;
+
+use aws_sdk_sqs::Client;
+use aws_sdk_sqs::config::timeout::TimeoutConfig;
+use aws_sdk_sqs::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use spillway_core::config::{ClientConfig, Queues};
+
+use super::{AwsError, CALL_TIMEOUT, CONNECT_TIMEOUT};
+use crate::spool::Target;
+
+/// How long SQS holds a receive open while the queue is empty: the most it takes.
+const LONG_POLL_SECONDS: i32 = 20;
+/// Envelopes taken at once: the most SQS gives.
+const MAX_RECEIVED: i32 = 10;
+
+/// A queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Queue {
+    /// Resume requests.
+    Resume,
+    /// Suspend requests.
+    Suspend,
+    /// What the agent reports.
+    Reports,
+}
+
+impl From<Target> for Queue {
+    fn from(target: Target) -> Self {
+        match target {
+            Target::Resume => Self::Resume,
+            Target::Suspend => Self::Suspend,
+        }
+    }
+}
+
+/// A call that failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SqsError {
+    /// No answer: the network, a time-out, a proxy, TLS, or no credentials to ask with.
+    #[error("SQS cannot be reached: {0}")]
+    Unreachable(String),
+    /// SQS said no.
+    #[error("SQS refused: {code}: {message}")]
+    Refused {
+        /// AWS's code.
+        code: String,
+        /// AWS's words.
+        message: String,
+    },
+}
+
+/// A message as received.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Received {
+    /// SQS's own id of it, for the logs.
+    pub message_id: String,
+    /// What is needed to delete it.
+    pub receipt: String,
+    /// Its text.
+    pub body: String,
+}
+
+/// A warm connection.
+#[derive(Debug, Clone)]
+pub struct Sqs {
+    client: Client,
+    queues: Queues,
+}
+
+impl Sqs {
+    /// A client as configured; nothing is connected yet. The SDK tries each call once: whoever calls
+    /// has the spool or the queue to try again from.
+    pub async fn connect(config: &ClientConfig) -> Result<Self, AwsError> {
+        let sdk = super::sdk_config(&config.aws, config.region.as_str(), 1).await?;
+        Ok(Self {
+            client: Client::new(&sdk),
+            queues: config.queues.clone(),
+        })
+    }
+
+    /// Sends one message.
+    pub async fn send(&self, queue: Queue, body: &str) -> Result<(), SqsError> {
+        let url = match queue {
+            Queue::Resume => &self.queues.resume,
+            Queue::Suspend => &self.queues.suspend,
+            Queue::Reports => &self.queues.reports,
+        };
+        let call = self.client.send_message().queue_url(url).message_body(body);
+        call.send().await.map(drop).map_err(classify)
+    }
+
+    /// Waits for updates, for at most [`LONG_POLL_SECONDS`].
+    pub async fn receive(&self) -> Result<Vec<Received>, SqsError> {
+        let patient = CALL_TIMEOUT + Duration::from_secs(LONG_POLL_SECONDS.unsigned_abs().into());
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(patient)
+            .operation_attempt_timeout(patient)
+            .build();
+        let call = self
+            .client
+            .receive_message()
+            .queue_url(&self.queues.updates)
+            .max_number_of_messages(MAX_RECEIVED)
+            .wait_time_seconds(LONG_POLL_SECONDS)
+            .customize()
+            .config_override(aws_sdk_sqs::config::Builder::new().timeout_config(timeouts));
+        let answer = call.send().await.map_err(classify)?;
+        let received = answer.messages.unwrap_or_default().into_iter();
+        Ok(received
+            .map(|message| Received {
+                message_id: message.message_id.unwrap_or_default(),
+                receipt: message.receipt_handle.unwrap_or_default(),
+                body: message.body.unwrap_or_default(),
+            })
+            .collect())
+    }
+
+    /// Deletes a message from the updates queue.
+    pub async fn delete(&self, receipt: &str) -> Result<(), SqsError> {
+        let call = self
+            .client
+            .delete_message()
+            .queue_url(&self.queues.updates)
+            .receipt_handle(receipt);
+        call.send().await.map(drop).map_err(classify)
+    }
+}
+
+fn classify<E>(error: SdkError<E>) -> SqsError
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    match error.as_service_error() {
+        Some(refusal) => SqsError::Refused {
+            code: refusal.code().unwrap_or("unknown").to_owned(),
+            message: refusal.message().unwrap_or("no message").to_owned(),
+        },
+        None => SqsError::Unreachable(DisplayErrorContext(&error).to_string()),
+    }
+}

@@ -1,0 +1,37 @@
+//! Finds and reads `spillway.toml` for the programs and the agent, which are given nothing but SLURM_CONF.
+
+use std::path::{Path, PathBuf};
+
+use spillway_core::config::{ConfigErrors, Site};
+
+use crate::files::{self, FileError};
+
+/// The file's name beside slurm.conf.
+const FILE_NAME: &str = "spillway.toml";
+/// Where it is if not there.
+const DEFAULT_DIRECTORY: &str = "/etc/spillway";
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// It cannot be read.
+    #[error("no configuration: {0}")]
+    File(#[from] FileError),
+    /// It is wrong.
+    #[error("the configuration is wrong: {0}")]
+    Content(#[from] ConfigErrors),
+}
+
+/// The file beside the slurm.conf that SLURM_CONF names, else the one in `/etc/spillway`.
+pub fn default_file() -> PathBuf {
+    std::env::var_os("SLURM_CONF")
+        .map(|slurm_conf| Path::new(&slurm_conf).with_file_name(FILE_NAME))
+        .filter(|beside| beside.exists())
+        .unwrap_or_else(|| Path::new(DEFAULT_DIRECTORY).join(FILE_NAME))
+}
+
+/// Reads a site.
+pub fn load(path: &Path) -> Result<Site, LoadError> {
+    let text = files::read(path)?;
+    Ok(Site::parse(&text, &path.display().to_string())?)
+}

@@ -1,0 +1,147 @@
+//! slurmctld, asked and told through Slurm's own commands.
+
+mod command;
+mod node_row;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use spillway_core::config::SlurmSettings;
+use spillway_core::message::MAX_REASON_CHARS;
+use spillway_core::name::NodeName;
+
+pub use command::SlurmError;
+pub use node_row::NodeRow;
+
+use crate::jobs_file;
+
+/// Nodes told of in one `scontrol update`: slurmctld holds its node lock for all of them (ParallelCluster
+/// does the same), and the command line stays far below the kernel's 128 KB an argument.
+pub const UPDATE_BATCH: usize = 100;
+
+/// How slurmctld is reached.
+#[derive(Debug, Clone)]
+pub struct Slurm {
+    bin_directory: PathBuf,
+}
+
+impl Slurm {
+    /// As configured.
+    pub fn new(settings: &SlurmSettings) -> Self {
+        Self {
+            bin_directory: settings.bin_directory.clone(),
+        }
+    }
+
+    /// The cloud nodes that slurmctld shows. Before 23.02 and without `PrivateData=cloud` it hides
+    /// those that are powered down, also from root and with `--all` (seen on 22.05.8): a node that is
+    /// not here is powered down.
+    pub async fn cloud_nodes(&self) -> Result<Vec<NodeRow>, SlurmError> {
+        let text = self
+            .run("scontrol", &["show", "nodes", "--oneliner", "--all"])
+            .await?;
+        Ok(text
+            .lines()
+            .filter_map(NodeRow::parse)
+            .filter(NodeRow::is_cloud)
+            .collect())
+    }
+
+    /// Sets `NodeAddr` of at most [`UPDATE_BATCH`] nodes, which must be sorted: up to 22.05.7 slurmctld
+    /// pairs an unsorted list wrongly.
+    pub async fn set_addresses(&self, addresses: &[(&NodeName, IpAddr)]) -> Result<(), SlurmError> {
+        let names: Vec<&str> = addresses.iter().map(|(node, _)| node.as_str()).collect();
+        let values: Vec<String> = addresses
+            .iter()
+            .map(|(_, address)| address.to_string())
+            .collect();
+        let names = format!("NodeName={}", names.join(","));
+        let values = format!("NodeAddr={}", values.join(","));
+        self.run("scontrol", &["update", &names, &values])
+            .await
+            .map(drop)
+    }
+
+    /// Takes at most [`UPDATE_BATCH`] nodes that power up away from Slurm, with our reason.
+    ///
+    /// One `power_down_force` and no `state=down` before it. Measured on slurmctld 22.05.8, nodes
+    /// `ALLOCATED+CLOUD+NOT_RESPONDING+POWERING_UP`, ResumeTimeout 40, SuspendTimeout 10:
+    ///
+    /// | | `power_down_force` alone | `down`, then `power_down_force` |
+    /// |---|---|---|
+    /// | job | requeued at once (also one of several nodes; srun ends with "Node failure") | the same |
+    /// | Reason | ours at once, and still when powered down | the same |
+    /// | node at once | `IDLE+CLOUD+POWERING_DOWN` | `DOWN+CLOUD+POWERING_DOWN` (`IDLE` with `idle_on_node_suspend`) |
+    /// | SuspendProgram | called within a second | the same |
+    /// | after SuspendTimeout | `IDLE+CLOUD+POWERED_DOWN`: usable | **`DOWN+CLOUD+POWERED_DOWN` for ever** (`IDLE` with `idle_on_node_suspend`) |
+    ///
+    /// Never `resume` or `undrain`: they leave a powered-down node unschedulable after the next
+    /// reconfigure (22.05.8, 24.11.5).
+    pub async fn fail(&self, nodes: &[&NodeName], reason: &str) -> Result<(), SlurmError> {
+        let names: Vec<&str> = nodes.iter().map(|node| node.as_str()).collect();
+        let names = format!("NodeName={}", names.join(","));
+        let reason = format!("Reason={}", reason_text(reason));
+        self.run(
+            "scontrol",
+            &["update", &names, "State=POWER_DOWN_FORCE", &reason],
+        )
+        .await
+        .map(drop)
+    }
+
+    /// The jobs that wait for nodes, as lines of the jobs file.
+    pub async fn waiting_jobs(&self) -> Result<String, SlurmError> {
+        let format = format!("--format={}", jobs_file::SQUEUE_FORMAT);
+        self.run(
+            "squeue",
+            &[
+                "--noheader",
+                "--all",
+                "--array",
+                "--states=PENDING,CONFIGURING",
+                &format,
+            ],
+        )
+        .await
+    }
+
+    /// `slurm-wlm 22.05.8` and the like, the number only.
+    pub async fn version(&self) -> Result<String, SlurmError> {
+        let text = self.run("scontrol", &["--version"]).await?;
+        Ok(text
+            .split_whitespace()
+            .last()
+            .unwrap_or_default()
+            .to_owned())
+    }
+
+    async fn run(&self, program: &'static str, arguments: &[&str]) -> Result<String, SlurmError> {
+        command::run(&self.bin_directory.join(program), program, arguments).await
+    }
+}
+
+/// Text that scontrol takes as a whole: it ends a reason at a double quote (seen on 22.05.8), and a line
+/// break would break `show --oneliner`.
+fn reason_text(reason: &str) -> String {
+    reason
+        .chars()
+        .map(|c| match c {
+            '"' => '\'',
+            c if c.is_control() => ' ',
+            c => c,
+        })
+        .take(MAX_REASON_CHARS)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_reason_stays_one_argument() {
+        assert_eq!(
+            super::reason_text("no \"c5.large\"\nin\tzone a"),
+            "no 'c5.large' in zone a"
+        );
+        assert_eq!(super::reason_text(&"é".repeat(300)).chars().count(), 240);
+    }
+}

@@ -1,0 +1,169 @@
+//! The spool: one file per call of Slurm, durable before the program that Slurm ran exits, and the last
+//! stamp given. A stamp is given and its file written under one lock, so whoever holds the lock sees
+//! every stamp there is.
+//!
+//! ```text
+//! <spool_directory>/stamp                      the last generation given; the lock
+//!                   requests/<generation>.json  not sent
+//!                   requests/<generation>.sent  sent; the agent has yet to note it and remove it
+//! ```
+
+mod entry;
+
+use std::fs;
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use spillway_core::name::{Generation, NameError};
+
+pub use entry::{Entry, Header, MalformedEntry, Subject, Target};
+
+use crate::clock::now_us;
+use crate::crash::{self, CrashPoint};
+use crate::files::{self, FileError, Keep};
+
+/// Digits of a generation in a file name: those of 2^53, so that names sort as numbers.
+const GENERATION_DIGITS: usize = 16;
+const WAITING: &str = "json";
+const SENT: &str = "sent";
+
+/// Where requests wait to be sent.
+#[derive(Debug, Clone)]
+pub struct Spool {
+    stamp: PathBuf,
+    requests: PathBuf,
+}
+
+/// Why the spool could not take or give a request.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// The file system refused.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The clock is before 1970 or beyond all stamps.
+    #[error("cannot stamp: {0}")]
+    Clock(#[from] NameError),
+    /// A file in the spool is not one of ours.
+    #[error("{path} is no request: {reason}; it is put aside as .malformed", path = path.display())]
+    Malformed {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: MalformedEntry,
+    },
+}
+
+/// A request in the spool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Slot {
+    /// Its stamp.
+    pub generation: Generation,
+    /// Whether a program without an agent has sent it already.
+    pub sent: bool,
+}
+
+impl Spool {
+    /// The spool in a directory, which is made if it is not there.
+    pub fn open(directory: &Path) -> Result<Self, SpoolError> {
+        let requests = directory.join("requests");
+        if !requests.is_dir() {
+            files::make_directory(&requests)?;
+        }
+        Ok(Self {
+            stamp: directory.join("stamp"),
+            requests,
+        })
+    }
+
+    /// Stamps a request and writes it durably. `make` builds the entry for its stamp.
+    pub fn put(&self, make: impl FnOnce(Generation) -> Entry) -> Result<Generation, SpoolError> {
+        let mut stamp = self.lock()?;
+        let mut text = String::new();
+        stamp
+            .read_to_string(&mut text)
+            .map_err(FileError::on("read", &self.stamp))?;
+        let last = text.trim().parse().ok();
+        let generation = Generation::stamp(now_us(), last)?;
+        let line = format!(
+            "{generation:0GENERATION_DIGITS$}\n",
+            generation = generation.get()
+        );
+        stamp
+            .seek(SeekFrom::Start(0))
+            .and_then(|_| stamp.write_all(line.as_bytes()))
+            .and_then(|()| stamp.sync_data())
+            .map_err(FileError::on("write", &self.stamp))?;
+        let path = self.path(generation, WAITING);
+        files::replace(&path, make(generation).to_text().as_bytes(), Keep::Durably)?;
+        crash::point(CrashPoint::AfterFsync);
+        Ok(generation)
+    }
+
+    /// What is in the spool, oldest first. Every stamp given before the call is seen: the lock is held.
+    pub fn slots(&self) -> Result<Vec<Slot>, SpoolError> {
+        let _stamp = self.lock()?;
+        let listing =
+            fs::read_dir(&self.requests).map_err(FileError::on("list", &self.requests))?;
+        let mut slots = Vec::new();
+        for file in listing {
+            let file = file.map_err(FileError::on("list", &self.requests))?;
+            let name = file.file_name();
+            let Some((number, kind)) = name.to_str().and_then(|name| name.split_once('.')) else {
+                continue;
+            };
+            let sent = kind == SENT;
+            if let (Ok(generation), true) = (
+                number.trim_start_matches('0').parse(),
+                sent || kind == WAITING,
+            ) {
+                slots.push(Slot { generation, sent });
+            }
+        }
+        slots.sort_unstable();
+        Ok(slots)
+    }
+
+    /// Reads one request.
+    pub fn read(&self, slot: Slot) -> Result<Entry, SpoolError> {
+        let path = self.path(slot.generation, if slot.sent { SENT } else { WAITING });
+        let text = files::read(&path)?;
+        Entry::parse(&text).map_err(|reason| SpoolError::Malformed { path, reason })
+    }
+
+    /// Notes that a request was sent. A lost note costs a second send, which changes nothing.
+    pub fn mark_sent(&self, generation: Generation) -> Result<(), SpoolError> {
+        let (from, to) = (self.path(generation, WAITING), self.path(generation, SENT));
+        Ok(files::rename(&from, &to, Keep::WhileItLasts)?)
+    }
+
+    /// Forgets a request.
+    pub fn remove(&self, generation: Generation) -> Result<(), SpoolError> {
+        for kind in [WAITING, SENT] {
+            let path = self.path(generation, kind);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                done => done.map_err(FileError::on("remove", &path))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts aside a file that is no request, so that it is complained about once.
+    pub fn put_aside(&self, slot: Slot) -> Result<(), SpoolError> {
+        let path = self.path(slot.generation, if slot.sent { SENT } else { WAITING });
+        let aside = path.with_extension("malformed");
+        Ok(files::rename(&path, &aside, Keep::WhileItLasts)?)
+    }
+
+    fn lock(&self) -> Result<fs::File, FileError> {
+        let stamp = files::open_or_make(&self.stamp)?;
+        stamp.lock().map_err(FileError::on("lock", &self.stamp))?;
+        Ok(stamp)
+    }
+
+    fn path(&self, generation: Generation, kind: &str) -> PathBuf {
+        let number = generation.get();
+        self.requests
+            .join(format!("{number:0GENERATION_DIGITS$}.{kind}"))
+    }
+}
