@@ -185,10 +185,7 @@ impl CallPlace<'_> {
             "{cluster}\n{}\n{}\n{chunk}\n{attempt}",
             launch.request_id, launch.part
         );
-        Sha256::digest(text)
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        format!("{:x}", Sha256::digest(text))
     }
 }
 

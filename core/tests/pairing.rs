@@ -103,9 +103,9 @@ fn states() -> Vec<(&'static str, Pairing)> {
     ]
 }
 
-fn events() -> Vec<(&'static str, Event, u64)> {
+/// What Slurm asks.
+fn requests() -> Vec<(&'static str, Event, u64)> {
     let g = generation;
-    let reason = || "why".to_owned();
     let at = |name, event| (name, event, NOW_MS);
     vec![
         at("an older resume", resume(3)),
@@ -115,6 +115,15 @@ fn events() -> Vec<(&'static str, Event, u64)> {
         at("an older suspend", Event::Suspend { generation: g(3) }),
         at("the same suspend", Event::Suspend { generation: g(5) }),
         at("a newer suspend", Event::Suspend { generation: g(9) }),
+    ]
+}
+
+/// What comes back: from the launch, the instance, the timer, the agent.
+fn answers() -> Vec<(&'static str, Event, u64)> {
+    let g = generation;
+    let reason = || "why".to_owned();
+    let at = |name, event| (name, event, NOW_MS);
+    vec![
         at("its launch brings an instance", launched(5, 1)),
         at("its launch brings another instance", launched(5, 2)),
         at("an older launch brings an instance", launched(3, 2)),
@@ -229,7 +238,7 @@ fn line(transition: &Transition) -> String {
     match next.update_due.as_ref().map(|due| &due.action) {
         Some(DueAction::Address { .. }) => text.push_str(", tell Slurm the address"),
         Some(DueAction::Fail { reason }) => {
-            write!(text, ", tell Slurm {reason:?}").expect("writing to a string")
+            write!(text, ", tell Slurm {reason:?}").expect("writing to a string");
         }
         None => {}
     }
@@ -262,7 +271,7 @@ fn table() {
     let mut text = String::new();
     for (state, pairing) in states() {
         writeln!(text, "{state}").expect("writing to a string");
-        for (name, event, now_ms) in events() {
+        for (name, event, now_ms) in requests().into_iter().chain(answers()) {
             writeln!(text, "  {name:<48} {}", line(&pairing.on(&event, now_ms)))
                 .expect("writing to a string");
         }
