@@ -1,4 +1,4 @@
-"""Starts MiniStack, ends it with the lab, and corrects one thing so that AWS's own policies hold unchanged.
+"""Starts MiniStack, ends it with the lab, and corrects what keeps AWS's own policies from holding unchanged.
 
 IAM has no action for SQS's batch calls: each is allowed by its single call's action
 (https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-api-permissions-reference.html).
@@ -7,10 +7,9 @@ MiniStack 1.5.33 checks them under names of their own, so a policy that is right
 
 import os
 import signal
-import sys
 import threading
 
-from ministack.app import main
+from ministack import app
 from ministack.core import iam_actions
 
 IAM_ACTION_OF_BATCH = {
@@ -32,13 +31,16 @@ def corrected(action_of_request):
 iam_actions._action_from_target = corrected(iam_actions._action_from_target)
 iam_actions._action_from_query = corrected(iam_actions._action_from_query)
 
+# With TLS it also listens on port 443 if that looks free, for which two labs that start at once would fight.
+app._port_is_bindable = lambda host, port: False
 
 
 def end_with_the_lab():
     """The lab holds the other end of standard input, however it ends; then end the Lambdas too."""
-    sys.stdin.buffer.read()
+    # Not by sys.stdin, whose lock a thread must not hold when Python ends.
+    os.read(0, 1)
     os.killpg(0, signal.SIGKILL)
 
 
 threading.Thread(target=end_with_the_lab, daemon=True).start()
-main()
+app.main()
