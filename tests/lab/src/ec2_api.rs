@@ -1,4 +1,4 @@
-//! The lab's EC2 over HTTP: the Query API (version 2016-11-15, POSTed forms, XML answers) in front of the
+//! The lab's EC2 over HTTP: the Query API (version 2016-11-15, forms by POST, XML answers) in front of the
 //! model [`spillway_world::ec2::Ec2`]. Time is the system's. An action or a parameter that is not known is
 //! refused, never ignored.
 //!

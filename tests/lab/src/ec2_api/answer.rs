@@ -23,7 +23,7 @@ pub fn answer(
         Call::RunInstances(run) => {
             let reservation = ec2.run_instances(now_ms, run)?;
             Ok(done(Box::new(|w| {
-                instance::reservation(w, ec2, &reservation)
+                instance::reservation(w, ec2, &reservation);
             })))
         }
         Call::CreateFleet(create) => {

@@ -23,7 +23,7 @@ pub fn reservation(w: &mut Writer, ec2: &Ec2, reservation: &Reservation) {
     w.leaf("ownerId", &ec2.settings.account);
     w.element("groupSet", |_| {});
     w.items("instancesSet", &reservation.instances, |w, instance| {
-        described(w, ec2, instance)
+        described(w, ec2, instance);
     });
 }
 
@@ -275,7 +275,7 @@ pub fn attribute(w: &mut Writer, i: &Instance, attribute: Attribute) {
         Attribute::ShutdownBehavior => {
             let behavior = i.shutdown_behavior().as_str();
             w.element("instanceInitiatedShutdownBehavior", |w| {
-                w.leaf("value", behavior)
+                w.leaf("value", behavior);
             });
         }
         Attribute::InstanceType => {

@@ -2,7 +2,7 @@
 
 use spillway_world::ec2::{
     BlockDeviceMapping, LaunchTemplate, LaunchTemplateData, LaunchTemplateVersion,
-    NetworkInterfaceSpecification,
+    NetworkInterfaceSpecification, ShutdownBehavior,
 };
 
 use super::super::writer::Writer;
@@ -83,7 +83,7 @@ fn data(w: &mut Writer, data: &LaunchTemplateData) {
     }
     w.optional(
         "instanceInitiatedShutdownBehavior",
-        data.shutdown_behavior.map(|b| b.as_str()),
+        data.shutdown_behavior.map(ShutdownBehavior::as_str),
     );
     if let Some(spot) = &data.spot {
         w.element("instanceMarketOptions", |w| {
