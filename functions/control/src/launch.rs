@@ -6,6 +6,7 @@
 mod accept;
 mod chunk;
 mod doubt;
+mod history;
 
 use spillway_core::message::{ContinueLaunch, ResumeQueueBody, ResumeRequest};
 use spillway_core::pairing::LaunchKey;

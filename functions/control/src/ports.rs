@@ -158,7 +158,7 @@ pub trait Queues: Sync {
     fn send_envelope(&self, envelope: Envelope) -> impl Future<Output = Result<(), Fault>> + Send;
 }
 
-/// SQS delays a message by at most this long (SQS SendMessage, DelaySeconds).
+/// SQS delays a message by at most this long (SQS API reference, `DelaySeconds`).
 pub const MAX_DELAY_SECONDS: u64 = 900;
 
 /// What DescribeInstances says of one instance.

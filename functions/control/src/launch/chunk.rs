@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use spillway_core::hostlist;
-use spillway_core::message::MAX_REASON_CHARS;
 use spillway_core::name::{InstanceId, NodeName};
 use spillway_core::pairing::{Event, LaunchKey, PairingState, Verdict};
 use spillway_core::plan::{CallPlace, Chunk, LaunchCall};
@@ -12,16 +11,13 @@ use spillway_core::tag;
 use tracing::{info, warn};
 
 use super::doubt::{Doubt, Outcome};
+use super::history::History;
 use super::{Budget, LaunchError, Progress};
-use crate::fault::{Fault, FaultKind};
 use crate::names::distinct;
 use crate::pairings::{apply, ask_termination, released};
 use crate::ports::{Clock, Control, Ec2, InstanceSeen, Queues, Table};
 use crate::record::{AttemptKey, AttemptRecord};
 use crate::tally::{self, Tally};
-
-/// How many calls one chunk may take: its recipes, and repetitions of throttled ones.
-const MAX_ATTEMPTS: u32 = 40;
 
 /// How long a throttled call is left alone: EC2's buckets refill by 2 a second.
 const THROTTLED_SECONDS: u64 = 3;
@@ -47,21 +43,6 @@ pub(super) struct Work<'a, T, Q, C, E> {
     pub index: u32,
     pub chunk: &'a Chunk,
     pub budget: Budget,
-}
-
-/// What the attempts so far have brought.
-#[derive(Default)]
-struct History {
-    /// All that was ever launched for the chunk.
-    instances: BTreeSet<InstanceId>,
-    /// Why not more, by capacity kind and code.
-    reasons: Vec<String>,
-    /// Number of the next attempt.
-    next_attempt: u32,
-    /// Recipe of the next attempt; none if there is nothing left to try.
-    next_recipe: Option<u32>,
-    /// The last attempt was throttled: wait before the next.
-    throttled: bool,
 }
 
 /// The chunk's nodes as they stand.
@@ -116,11 +97,7 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
 
     /// Reads the attempts made so far and settles one whose answer is not known.
     async fn recall(&self) -> Result<Recalled, LaunchError> {
-        let mut history = History {
-            next_attempt: 1,
-            next_recipe: Some(0),
-            ..History::default()
-        };
+        let mut history = History::default();
         while let Some(mut record) = self
             .control
             .table
@@ -261,7 +238,7 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
                 applied.transition.next.instance(),
             ) {
                 (Verdict::Accepted, Some(instance)) => {
-                    paired.push((applied.node.clone(), instance.clone()))
+                    paired.push((applied.node.clone(), instance.clone()));
                 }
                 _ => over.extend(released(std::slice::from_ref(applied))),
             }
@@ -341,7 +318,7 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
         for stored in self.control.table.pairings(&nodes).await? {
             match &stored.record.state {
                 PairingState::Requested { launch, .. } if launch == self.launch => {
-                    wanted.push(stored.record.node)
+                    wanted.push(stored.record.node);
                 }
                 _ => {}
             }
@@ -396,42 +373,4 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
 enum Recalled {
     History(History),
     Wait(Progress),
-}
-
-impl History {
-    /// Takes in an answered attempt and decides which recipe comes next.
-    fn take(&mut self, record: &AttemptRecord, chunk: &Chunk) {
-        let Some(answer) = &record.answer else { return };
-        self.instances.extend(answer.instances.iter().cloned());
-        let capacity = record.call.recipe.capacity.as_str();
-        for Fault { code, message, .. } in &answer.faults {
-            let reason = format!("{capacity}: {code}: {message}");
-            if !self.reasons.contains(&reason) {
-                self.reasons.push(reason);
-            }
-        }
-        let is_final = |fault: &Fault| {
-            matches!(
-                fault.kind,
-                FaultKind::Denied | FaultKind::Invalid | FaultKind::NotFound | FaultKind::Conflict
-            )
-        };
-        self.throttled = !answer.faults.is_empty() && answer.faults.iter().all(Fault::is_passing);
-        let following = record.recipe + u32::from(!self.throttled);
-        let exhausted =
-            self.next_attempt >= MAX_ATTEMPTS || following as usize >= chunk.recipes.len();
-        let refused = answer.instances.is_empty() && answer.faults.iter().any(is_final);
-        self.next_recipe = (!exhausted && !refused).then_some(following);
-        self.next_attempt += 1;
-    }
-
-    /// For Slurm's Reason: what was tried, in AWS's words.
-    fn reason(&self) -> String {
-        let text = if self.reasons.is_empty() {
-            "spillway: EC2 launched fewer instances than asked for and gave no reason".to_owned()
-        } else {
-            format!("spillway: {}", self.reasons.join("; "))
-        };
-        text.chars().take(MAX_REASON_CHARS).collect()
-    }
 }
