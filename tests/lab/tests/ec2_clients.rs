@@ -185,6 +185,8 @@ async fn aws(endpoint: &str, arguments: &[&str]) -> (bool, Value, String) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn boto3_follows_an_instance_from_launch_to_end() {
+    use InstanceState::{Pending, Running, ShuttingDown, Terminated};
+
     let served = serve(quick()).await;
     let mut events = served.api.listen();
     boto3("life", &served.endpoint).await;
@@ -193,7 +195,6 @@ async fn boto3_follows_an_instance_from_launch_to_end() {
         assert_eq!(change.private_ip, Ipv4Addr::new(10, 64, 16, 4));
         states.push(change.to);
     }
-    use InstanceState::{Pending, Running, ShuttingDown, Terminated};
     assert_eq!(states, [Pending, Running, ShuttingDown, Terminated]);
 }
 

@@ -12,7 +12,7 @@ use super::{Ec2, filter, instance_type, page, timestamp};
 const INSTANCE_PAGE: std::ops::RangeInclusive<usize> = 5..=1000;
 
 /// The filters `DescribeInstances` knows here. AWS has more; one that is not in this list is refused.
-const INSTANCE_FILTERS: &[&str] = &[
+pub(super) const INSTANCE_FILTERS: &[&str] = &[
     "instance-id",
     "subnet-id",
     "vpc-id",

@@ -1,7 +1,7 @@
 //! Launch templates in EC2's XML. [`super::super::template_xml`] reads what this writes.
 
 use spillway_world::ec2::{
-    BlockDeviceMapping, LaunchTemplate, LaunchTemplateData, LaunchTemplateVersion,
+    BlockDeviceMapping, LaunchTemplate, LaunchTemplateData, LaunchTemplateVersion, MetadataOptions,
     NetworkInterfaceSpecification, ShutdownBehavior,
 };
 
@@ -65,22 +65,7 @@ fn data(w: &mut Writer, data: &LaunchTemplateData) {
             block_device,
         );
     }
-    if data.metadata_options != spillway_world::ec2::MetadataOptions::default() {
-        let options = &data.metadata_options;
-        w.element("metadataOptions", |w| {
-            w.optional("httpTokens", options.http_tokens.as_ref());
-            w.optional(
-                "httpPutResponseHopLimit",
-                options.http_put_response_hop_limit,
-            );
-            w.optional("httpEndpoint", options.http_endpoint.as_ref());
-            w.optional("httpProtocolIpv6", options.http_protocol_ipv6.as_ref());
-            w.optional(
-                "instanceMetadataTags",
-                options.instance_metadata_tags.as_ref(),
-            );
-        });
-    }
+    metadata_options(w, &data.metadata_options);
     w.optional(
         "instanceInitiatedShutdownBehavior",
         data.shutdown_behavior.map(ShutdownBehavior::as_str),
@@ -110,6 +95,29 @@ fn data(w: &mut Writer, data: &LaunchTemplateData) {
     if let Some(enabled) = data.monitoring {
         w.element("monitoring", |w| w.leaf("enabled", enabled));
     }
+    placement(w, data);
+}
+
+fn metadata_options(w: &mut Writer, options: &MetadataOptions) {
+    if *options == MetadataOptions::default() {
+        return;
+    }
+    w.element("metadataOptions", |w| {
+        w.optional("httpTokens", options.http_tokens.as_ref());
+        w.optional(
+            "httpPutResponseHopLimit",
+            options.http_put_response_hop_limit,
+        );
+        w.optional("httpEndpoint", options.http_endpoint.as_ref());
+        w.optional("httpProtocolIpv6", options.http_protocol_ipv6.as_ref());
+        w.optional(
+            "instanceMetadataTags",
+            options.instance_metadata_tags.as_ref(),
+        );
+    });
+}
+
+fn placement(w: &mut Writer, data: &LaunchTemplateData) {
     let placement = [
         ("availabilityZone", &data.availability_zone),
         ("groupName", &data.placement_group),
