@@ -301,3 +301,49 @@ impl Element {
             .transpose()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As MiniStack 1.5.33 answers it, shortened.
+    const MINISTACK: &str = r#"<?xml version="1.0" encoding="UTF-8"?>
+<DescribeLaunchTemplateVersionsResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">
+    <launchTemplateVersionSet><item><launchTemplateId>lt-88cee537d07e5604c</launchTemplateId>
+        <launchTemplateName>b</launchTemplateName>
+        <versionNumber>3</versionNumber>
+        <versionDescription></versionDescription>
+        <defaultVersion>true</defaultVersion>
+        <createTime>2026-11-23T13:29:25Z</createTime>
+        <createdBy>arn:aws:iam::000000000000:root</createdBy>
+        <launchTemplateData><imageId>ami-0123456789abcdef0</imageId><userData>IyEvYmluL3NoCg==</userData><securityGroupIdSet><item>sg-1</item></securityGroupIdSet><blockDeviceMappingSet><item><deviceName>/dev/xvda</deviceName><ebs><volumeSize>20</volumeSize><volumeType>gp3</volumeType><encrypted>true</encrypted></ebs></item></blockDeviceMappingSet><iamInstanceProfile><arn>arn:aws:iam::000000000000:instance-profile/x</arn></iamInstanceProfile><tagSpecificationSet><item><resourceType>volume</resourceType><tagSet><item><key>cluster</key><value>a &amp; b</value></item></tagSet></item></tagSpecificationSet><monitoring><enabled>false</enabled></monitoring><metadataOptions><state>applied</state><httpTokens>required</httpTokens><httpPutResponseHopLimit>1</httpPutResponseHopLimit></metadataOptions><instanceInitiatedShutdownBehavior>terminate</instanceInitiatedShutdownBehavior></launchTemplateData></item></launchTemplateVersionSet>
+    <requestId>82481e0d-5225-435c-af5a-ef2b7d3080dc</requestId>
+</DescribeLaunchTemplateVersionsResponse>"#;
+
+    #[test]
+    fn reads_the_emulators_answer() {
+        let templates = parse_launch_template_versions(MINISTACK).unwrap();
+        let [template] = templates.as_slice() else {
+            panic!("{templates:?}");
+        };
+        assert_eq!(
+            (template.id.as_str(), template.default_version),
+            ("lt-88cee537d07e5604c", 3)
+        );
+        let data = &template.versions[&3];
+        assert_eq!(data.user_data.as_deref(), Some("IyEvYmluL3NoCg=="));
+        assert_eq!(data.security_group_ids, ["sg-1"]);
+        assert_eq!(data.block_device_mappings[0].encrypted, Some(true));
+        assert_eq!(data.metadata_options.http_put_response_hop_limit, Some(1));
+        assert_eq!(data.shutdown_behavior, Some(ShutdownBehavior::Terminate));
+        assert_eq!(data.tags_for("volume")["cluster"], "a & b");
+    }
+
+    #[test]
+    fn what_the_model_does_not_carry_is_an_error() {
+        let other = MINISTACK.replace("<imageId>", "<kernelId>k</kernelId><imageId>");
+        let error = parse_launch_template_versions(&other).unwrap_err();
+        assert!(error.to_string().contains("`kernelId`"), "{error}");
+        assert!(parse_launch_template_versions("<a><b></a>").is_err());
+    }
+}
