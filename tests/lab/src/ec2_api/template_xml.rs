@@ -306,7 +306,7 @@ impl Element {
 mod tests {
     use super::*;
 
-    /// As MiniStack 1.5.33 answers it, shortened.
+    /// The emulator's own answer (version 1.5.33), shortened.
     const MINISTACK: &str = r#"<?xml version="1.0" encoding="UTF-8"?>
 <DescribeLaunchTemplateVersionsResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">
     <launchTemplateVersionSet><item><launchTemplateId>lt-88cee537d07e5604c</launchTemplateId>

@@ -1,6 +1,8 @@
 //! The instance types the model knows: a small table of real ones (on-demand prices of us-east-1, Linux),
 //! and `DescribeInstanceTypes`, `DescribeSpotPriceHistory`. Any other name is refused, as EC2 does.
 
+use std::sync::LazyLock;
+
 use super::error::{Ec2Error, Ec2Result};
 use super::request::{CapacityKind, Filter, Page, Pool};
 use super::{Ec2, filter, page};
@@ -104,9 +106,16 @@ const BURSTABLE: &[(&str, u32, u64, u64)] = &[
     ("2xlarge", 8, 32_768, 332_800),
 ];
 
+/// The table, made once: every launch and every described instance looks into it.
+static TYPES: LazyLock<Vec<InstanceType>> = LazyLock::new(table);
+
 /// All instance types the model knows.
 #[must_use]
 pub fn instance_types() -> Vec<InstanceType> {
+    TYPES.clone()
+}
+
+fn table() -> Vec<InstanceType> {
     let mut types = Vec::new();
     for family in FAMILIES {
         let seventh = family.name.contains('7');
@@ -147,7 +156,7 @@ pub fn instance_types() -> Vec<InstanceType> {
 /// One instance type by its name.
 #[must_use]
 pub fn instance_type(name: &str) -> Option<InstanceType> {
-    instance_types().into_iter().find(|t| t.name == name)
+    TYPES.iter().find(|t| t.name == name).cloned()
 }
 
 /// The price of a pool in millionths of a dollar an hour. A spot price is between 30 and 49 percent of the
