@@ -42,6 +42,13 @@ impl DynamoTable {
         DynamoClient::new(config)
     }
 
+    /// Makes a cheap call, so that the first invocation finds an open connection. What it answers is not
+    /// needed; if it fails, the first real call fails too, and says why.
+    pub async fn warm(client: &DynamoClient, table: &str, cluster: &ClusterName) {
+        let key = item::text(policy_key(cluster));
+        let _ = client.get_item().table_name(table).key(item::KEY, key).projection_expression("pushed_at_ms").send().await;
+    }
+
     /// The table called `table`, with the items of `cluster` and of the instances at `home`.
     #[must_use]
     pub fn new(client: DynamoClient, table: String, cluster: ClusterName, home: Home) -> Self {
@@ -73,9 +80,11 @@ impl DynamoTable {
         format!("STATES#{}", self.cluster)
     }
 
-    fn policy_key(&self) -> String {
-        format!("POLICY#{}", self.cluster)
-    }
+}
+
+/// Where `spillway config push` puts the policy.
+fn policy_key(cluster: &ClusterName) -> String {
+    format!("POLICY#{cluster}")
 }
 
 impl Table for DynamoTable {

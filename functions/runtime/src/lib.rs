@@ -1,1 +1,18 @@
-//! .
+//! What every Lambda has around its use-case: logs, metrics, configuration from the environment, and loops
+//! over batches in which one bad record harms no other.
+
+mod batch;
+mod clock;
+mod environment;
+mod metrics;
+mod records;
+mod stream;
+mod trace;
+
+pub use clock::SystemClock;
+pub use environment::{Environment, EnvironmentError};
+pub use records::{Failure, handle as handle_messages};
+pub use stream::handle as handle_changes;
+pub use trace::start_logs;
+
+pub use batch::Invocation;

@@ -12,7 +12,7 @@ use spillway_control::record::{
 use spillway_core::config::Policy;
 use spillway_core::pairing::LaunchKey;
 
-use super::DynamoTable;
+use super::{DynamoTable, policy_key};
 use super::call::{Expression, invalid};
 use super::item::{Item, KEY, malformed, number, read_json, read_number, read_text, text};
 
@@ -31,7 +31,7 @@ pub(super) fn expires_at_s() -> u64 {
 
 impl DynamoTable {
     pub(super) async fn read_policy(&self) -> Result<Option<Policy>, Fault> {
-        let Some(item) = self.get(self.policy_key()).await? else { return Ok(None) };
+        let Some(item) = self.get(policy_key(&self.cluster)).await? else { return Ok(None) };
         let text = read_text(&item, "policy").ok_or_else(|| malformed(&item, "it has no text policy"))?;
         let policy = Policy::from_json(text).map_err(|error| malformed(&item, &error.to_string()))?;
         if policy.cluster != self.cluster {

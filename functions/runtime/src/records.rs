@@ -1,0 +1,163 @@
+//! The loop over a batch of messages: each is read alone, carried out alone, and fails alone.
+
+use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent, SqsMessage};
+use futures::stream::{self, StreamExt};
+use serde::de::DeserializeOwned;
+use spillway_control::fault::Fault;
+use spillway_control::launch::LaunchError;
+use spillway_control::ports::Clock;
+use spillway_control::report::ReportError;
+use spillway_control::tally::{RECORDS_FAILED, RECORDS_QUARANTINED, Tally};
+use spillway_control::terminate::TerminateError;
+use spillway_core::message::Message;
+use spillway_core::name::ClusterName;
+use tracing::{Instrument, error, info_span, warn};
+
+use crate::batch::{Invocation, caught};
+use crate::clock::SystemClock;
+use crate::metrics;
+
+/// How many records of a batch are carried out at a time: their calls overlap, and one slow record does not
+/// use up the others' time.
+const RECORDS_AT_ONCE: usize = 5;
+
+/// Why a record was not carried out.
+#[derive(Debug)]
+pub enum Failure {
+    /// It stays wrong however often it is delivered: it is set aside with this reason.
+    Lasting(String),
+    /// It may succeed later: it is delivered again.
+    Passing(String),
+}
+
+/// What became of a record.
+#[derive(Debug, PartialEq)]
+enum Outcome {
+    Done(Tally),
+    Quarantined,
+    /// To be delivered again.
+    Failed,
+}
+
+/// Carries out each message of a batch. `work` is given a body and the moment SQS took it; `quarantine` a raw
+/// body and the reason it is set aside. Answers which messages are to be delivered again; never fails.
+pub async fn handle<T: DeserializeOwned>(
+    invocation: &Invocation<'_>,
+    event: SqsEvent,
+    quarantine: impl AsyncFn(&str, &str) -> Result<(), Fault>,
+    work: impl AsyncFn(T, u64) -> Result<Tally, Failure>,
+) -> SqsBatchResponse {
+    let (quarantine, work) = (&quarantine, &work);
+    let outcomes: Vec<(String, Outcome)> = stream::iter(event.records)
+        .map(async |record| {
+            let id = record.message_id.clone().unwrap_or_default();
+            let span = info_span!("message", invocation = invocation.request_id, message_id = id);
+            let outcome = carry_out(invocation, &record, quarantine, work).instrument(span).await;
+            (id, outcome)
+        })
+        .buffer_unordered(RECORDS_AT_ONCE)
+        .collect()
+        .await;
+    let mut tally = Tally::default();
+    let mut response = SqsBatchResponse::default();
+    for (id, outcome) in outcomes {
+        match outcome {
+            Outcome::Done(done) => tally.merge(&done),
+            Outcome::Quarantined => tally.add(RECORDS_QUARANTINED, 1),
+            Outcome::Failed => {
+                tally.add(RECORDS_FAILED, 1);
+                response.add_failure(id);
+            }
+        }
+    }
+    metrics::publish(invocation, &tally, SystemClock.now_ms());
+    response
+}
+
+async fn carry_out<T: DeserializeOwned>(
+    invocation: &Invocation<'_>,
+    record: &SqsMessage,
+    quarantine: &impl AsyncFn(&str, &str) -> Result<(), Fault>,
+    work: &impl AsyncFn(T, u64) -> Result<Tally, Failure>,
+) -> Outcome {
+    if !invocation.has_time() {
+        warn!("left for another invocation: this one's time is running out");
+        return Outcome::Failed;
+    }
+    let reason = match read(record, invocation.cluster) {
+        Err(reason) => reason,
+        Ok((body, sent_ms)) => match caught(work(body, sent_ms)).await {
+            Ok(Ok(tally)) => return Outcome::Done(tally),
+            Ok(Err(Failure::Lasting(reason))) => reason,
+            Ok(Err(Failure::Passing(reason))) => {
+                error!(reason, "failed; the message will be delivered again");
+                return Outcome::Failed;
+            }
+            Err(panic) => {
+                error!(panic, "panicked; the message will be delivered again");
+                return Outcome::Failed;
+            }
+        },
+    };
+    match quarantine(record.body.as_deref().unwrap_or_default(), &reason).await {
+        Ok(()) => {
+            error!(reason, "message set aside in the dead-letter queue");
+            Outcome::Quarantined
+        }
+        Err(fault) => {
+            error!(reason, %fault, "message could not be set aside; it will be delivered again");
+            Outcome::Failed
+        }
+    }
+}
+
+/// The body, and when SQS took the message, by AWS's clock.
+fn read<T: DeserializeOwned>(record: &SqsMessage, own: &ClusterName) -> Result<(T, u64), String> {
+    let sent_ms = record.attributes.get("SentTimestamp").and_then(|text| text.parse().ok());
+    let sent_ms = sent_ms.ok_or("the record has no SentTimestamp")?;
+    let text = record.body.as_deref().ok_or("the record has no body")?;
+    let body = Message::parse(text, own).map_err(|error| chain(&error))?;
+    Ok((body, sent_ms))
+}
+
+/// An error with its causes, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+impl From<LaunchError> for Failure {
+    fn from(error: LaunchError) -> Self {
+        match &error {
+            LaunchError::Names(_) | LaunchError::FromTheFuture { .. } => Self::Lasting(chain(&error)),
+            // A policy may yet be pushed.
+            LaunchError::NoPolicy | LaunchError::Fault(_) => Self::Passing(chain(&error)),
+        }
+    }
+}
+
+impl From<TerminateError> for Failure {
+    fn from(error: TerminateError) -> Self {
+        match &error {
+            TerminateError::Names(_) => Self::Lasting(chain(&error)),
+            TerminateError::Fault(_) => Self::Passing(chain(&error)),
+        }
+    }
+}
+
+impl From<ReportError> for Failure {
+    fn from(error: ReportError) -> Self {
+        match &error {
+            ReportError::Names(_) => Self::Lasting(chain(&error)),
+            ReportError::Fault(_) => Self::Passing(chain(&error)),
+        }
+    }
+}
