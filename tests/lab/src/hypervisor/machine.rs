@@ -24,9 +24,8 @@ use crate::process::{Process, bound_command};
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Where process 1's script and the image's large files appear inside a machine.
 const INSIDE: &str = "/run/instance";
-/// What `shutdown` and its kin are in the image: process 1 ends, and everything with it.
+/// What [`POWER_OFF_PROGRAMS`] are in the image: process 1 ends, and everything with it.
 const POWER_OFF: &str = "#!/bin/sh\nexec kill -TERM 1\n";
-/// The programs that are [`POWER_OFF`].
 const POWER_OFF_PROGRAMS: [&str; 4] = ["shutdown", "poweroff", "halt", "reboot"];
 
 /// What all machines of a hypervisor share.
@@ -44,7 +43,7 @@ pub(super) struct Machine {
     killed: Arc<AtomicBool>,
     metadata: Arc<Metadata>,
     metadata_server: JoinHandle<()>,
-    /// Held so that the bridge outlives the machine.
+    // Held so that the bridge outlives the machine.
     _network: Network,
     attachment: Attachment,
     directory: PathBuf,
@@ -60,8 +59,7 @@ struct Plan {
     namespace_file: PathBuf,
 }
 
-/// Copies the image's large files below `directory` and points the image at the copies: a rebuild of a program
-/// does not change it under running instances.
+/// Copies the image's large files below `directory`: a rebuild of a program does not change running instances.
 pub(super) fn stage_image(image: &mut Image, directory: &Path) -> io::Result<()> {
     let staged = staged_directory(directory);
     fs::create_dir_all(&staged)?;
@@ -266,9 +264,9 @@ impl Plan {
     /// Mounts the machine's root file system. Where the lab's own files lie on an overlay (in a container), which
     /// cannot hold another's upper layer, the machine's lie in memory.
     fn mount_root(&self) -> io::Result<()> {
+        make_mounts_private()?;
         let none: Option<&str> = None;
         let root = self.directory.join("root");
-        make_mounts_private()?;
         // Copies of the other machines' namespace mounts would keep those namespaces alive after their end. It is
         // no mount where `ip netns` was never used by this root, and then there is nothing to keep.
         let _ = umount2("/run/netns", MntFlags::MNT_DETACH);
