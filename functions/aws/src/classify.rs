@@ -11,7 +11,10 @@ use spillway_control::fault::{Fault, FaultKind};
 /// DynamoDB's and SQS's codes (API references, "Common Errors" and each operation's own). What is not
 /// here is judged by its HTTP status.
 const KINDS: [(&str, FaultKind); 40] = [
-    ("ProvisionedThroughputExceededException", FaultKind::Throttled),
+    (
+        "ProvisionedThroughputExceededException",
+        FaultKind::Throttled,
+    ),
     ("ProvisionedThroughputExceeded", FaultKind::Throttled),
     ("RequestLimitExceeded", FaultKind::Throttled),
     ("RequestThrottled", FaultKind::Throttled),
@@ -38,7 +41,10 @@ const KINDS: [(&str, FaultKind); 40] = [
     ("IdempotentParameterMismatchException", FaultKind::Conflict),
     ("ResourceNotFoundException", FaultKind::NotFound),
     ("QueueDoesNotExist", FaultKind::NotFound),
-    ("AWS.SimpleQueueService.NonExistentQueue", FaultKind::NotFound),
+    (
+        "AWS.SimpleQueueService.NonExistentQueue",
+        FaultKind::NotFound,
+    ),
     ("AccessDenied", FaultKind::Denied),
     ("AccessDeniedException", FaultKind::Denied),
     ("AuthFailure", FaultKind::Denied),
@@ -67,7 +73,11 @@ pub(crate) fn kind_of(code: &str, status: Option<u16>) -> FaultKind {
 }
 
 /// The fault that an SDK's error stands for.
-pub(crate) fn fault<E>(service: &'static str, operation: &'static str, error: &SdkError<E, HttpResponse>) -> Fault
+pub(crate) fn fault<E>(
+    service: &'static str,
+    operation: &'static str,
+    error: &SdkError<E, HttpResponse>,
+) -> Fault
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
@@ -75,14 +85,24 @@ where
         SdkError::ServiceError(answer) => {
             let code = answer.err().code().unwrap_or("Unknown");
             let message = answer.err().message().unwrap_or_default().to_owned();
-            (kind_of(code, Some(answer.raw().status().as_u16())), code, message)
+            (
+                kind_of(code, Some(answer.raw().status().as_u16())),
+                code,
+                message,
+            )
         }
         SdkError::TimeoutError(_) => (FaultKind::Transient, "Timeout", chain(error)),
         SdkError::DispatchFailure(_) => (FaultKind::Transient, "Dispatch", chain(error)),
         SdkError::ResponseError(_) => (FaultKind::Transient, "Response", chain(error)),
         _ => (FaultKind::Invalid, "Construction", chain(error)),
     };
-    Fault { kind, service: service.into(), operation: operation.into(), code: code.to_owned(), message }
+    Fault {
+        kind,
+        service: service.into(),
+        operation: operation.into(),
+        code: code.to_owned(),
+        message,
+    }
 }
 
 fn chain<E: Error + 'static>(error: &SdkError<E, HttpResponse>) -> String {
@@ -96,16 +116,28 @@ mod tests {
     #[test]
     fn a_code_is_listed_once() {
         for (index, (code, _)) in KINDS.iter().enumerate() {
-            assert!(KINDS[..index].iter().all(|(other, _)| other != code), "{code}");
+            assert!(
+                KINDS[..index].iter().all(|(other, _)| other != code),
+                "{code}"
+            );
         }
     }
 
     #[test]
     fn a_code_beats_its_status() {
         // DynamoDB throttles with 400, which by itself would be a wrong call.
-        assert_eq!(kind_of("ThrottlingException", Some(400)), FaultKind::Throttled);
-        assert_eq!(kind_of("ProvisionedThroughputExceededException", Some(400)), FaultKind::Throttled);
-        assert_eq!(kind_of("AccessDeniedException", Some(400)), FaultKind::Denied);
+        assert_eq!(
+            kind_of("ThrottlingException", Some(400)),
+            FaultKind::Throttled
+        );
+        assert_eq!(
+            kind_of("ProvisionedThroughputExceededException", Some(400)),
+            FaultKind::Throttled
+        );
+        assert_eq!(
+            kind_of("AccessDeniedException", Some(400)),
+            FaultKind::Denied
+        );
     }
 
     #[test]

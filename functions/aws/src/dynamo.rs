@@ -11,7 +11,8 @@ mod records;
 use spillway_control::fault::Fault;
 use spillway_control::ports::{PairingWrite, Table};
 use spillway_control::record::{
-    AttemptKey, AttemptRecord, HeartbeatRecord, InstanceRecord, LaunchAnswer, NodeStatesRecord, RequestRecord, Stored,
+    AttemptKey, AttemptRecord, HeartbeatRecord, InstanceRecord, LaunchAnswer, NodeStatesRecord,
+    RequestRecord, Stored,
 };
 use spillway_core::config::Policy;
 use spillway_core::name::{ClusterName, InstanceId, NodeName};
@@ -46,13 +47,24 @@ impl DynamoTable {
     /// needed; if it fails, the first real call fails too, and says why.
     pub async fn warm(client: &DynamoClient, table: &str, cluster: &ClusterName) {
         let key = item::text(policy_key(cluster));
-        let _ = client.get_item().table_name(table).key(item::KEY, key).projection_expression("pushed_at_ms").send().await;
+        let _ = client
+            .get_item()
+            .table_name(table)
+            .key(item::KEY, key)
+            .projection_expression("pushed_at_ms")
+            .send()
+            .await;
     }
 
     /// The table called `table`, with the items of `cluster` and of the instances at `home`.
     #[must_use]
     pub fn new(client: DynamoClient, table: String, cluster: ClusterName, home: Home) -> Self {
-        Self { client, table, cluster, home }
+        Self {
+            client,
+            table,
+            cluster,
+            home,
+        }
     }
 
     fn node_prefix(&self) -> String {
@@ -68,8 +80,15 @@ impl DynamoTable {
     }
 
     fn attempt_key(&self, key: &AttemptKey) -> String {
-        let AttemptKey { launch, chunk, attempt } = key;
-        format!("ATTEMPT#{}#{}#{}#{chunk}#{attempt}", self.cluster, launch.request_id, launch.part)
+        let AttemptKey {
+            launch,
+            chunk,
+            attempt,
+        } = key;
+        format!(
+            "ATTEMPT#{}#{}#{}#{chunk}#{attempt}",
+            self.cluster, launch.request_id, launch.part
+        )
     }
 
     fn heartbeat_key(&self) -> String {
@@ -79,7 +98,6 @@ impl DynamoTable {
     fn node_states_key(&self) -> String {
         format!("STATES#{}", self.cluster)
     }
-
 }
 
 /// Where `spillway config push` puts the policy.

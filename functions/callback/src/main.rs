@@ -26,7 +26,12 @@ async fn main() -> Result<(), Error> {
         let invocation = &Invocation::new("callback", cluster, &event.context);
         let home = Home::of_function(&event.context.invoked_function_arn)?;
         let table = DynamoTable::new(dynamo.clone(), table.clone(), cluster.clone(), home);
-        let control = &Control { cluster: cluster.clone(), table, queues: queues.clone(), clock: SystemClock };
+        let control = &Control {
+            cluster: cluster.clone(),
+            table,
+            queues: queues.clone(),
+            clock: SystemClock,
+        };
         let work = async |nodes| deliver(control, &nodes, 0).await;
         Ok::<DynamoDbEventResponse, Error>(handle_changes(invocation, event.payload, work).await)
     }))

@@ -28,8 +28,14 @@ const KINDS: &[(&str, FaultKind)] = &[
     ("InsufficientHostCapacity", FaultKind::Unfulfillable),
     ("InsufficientCapacityOnHost", FaultKind::Unfulfillable),
     ("InsufficientCapacity", FaultKind::Unfulfillable),
-    ("InsufficientReservedInstanceCapacity", FaultKind::Unfulfillable),
-    ("InsufficientFreeAddressesInSubnet", FaultKind::Unfulfillable),
+    (
+        "InsufficientReservedInstanceCapacity",
+        FaultKind::Unfulfillable,
+    ),
+    (
+        "InsufficientFreeAddressesInSubnet",
+        FaultKind::Unfulfillable,
+    ),
     ("ReservationCapacityExceeded", FaultKind::Unfulfillable),
     ("UnfulfillableCapacity", FaultKind::Unfulfillable),
     // The type is not offered in the zone.
@@ -39,17 +45,29 @@ const KINDS: &[(&str, FaultKind)] = &[
     ("MaxSpotInstanceCountExceeded", FaultKind::Unfulfillable),
     ("MaxFleetCountExceeded", FaultKind::Unfulfillable),
     ("MaxSpotFleetRequestCountExceeded", FaultKind::Unfulfillable),
-    ("TargetCapacityLimitExceededException", FaultKind::Unfulfillable),
+    (
+        "TargetCapacityLimitExceededException",
+        FaultKind::Unfulfillable,
+    ),
     ("ResourceLimitExceeded", FaultKind::Unfulfillable),
     ("SpotMaxPriceTooLow", FaultKind::Unfulfillable),
     // The service-linked role for spot is missing: another capacity kind may still go.
-    ("AuthFailure.ServiceLinkedRoleCreationNotPermitted", FaultKind::Unfulfillable),
+    (
+        "AuthFailure.ServiceLinkedRoleCreationNotPermitted",
+        FaultKind::Unfulfillable,
+    ),
     ("IdempotentParameterMismatch", FaultKind::Conflict),
     ("IdempotentParameterMismatchException", FaultKind::Conflict),
     ("InvalidInstanceID.NotFound", FaultKind::NotFound),
     ("InvalidLaunchTemplateId.NotFound", FaultKind::Invalid),
-    ("InvalidLaunchTemplateId.VersionNotFound", FaultKind::Invalid),
-    ("InvalidLaunchTemplateName.NotFoundException", FaultKind::Invalid),
+    (
+        "InvalidLaunchTemplateId.VersionNotFound",
+        FaultKind::Invalid,
+    ),
+    (
+        "InvalidLaunchTemplateName.NotFoundException",
+        FaultKind::Invalid,
+    ),
     ("InvalidSubnetID.NotFound", FaultKind::Invalid),
     ("InvalidGroup.NotFound", FaultKind::Invalid),
     ("InvalidAMIID.NotFound", FaultKind::Invalid),
@@ -103,12 +121,38 @@ where
         SdkError::ServiceError(answer) => {
             let code = answer.err().code().unwrap_or("Unknown");
             let message = answer.err().message().unwrap_or_default().to_owned();
-            (kind_of(code, Some(answer.raw().status().as_u16())), code, message)
+            (
+                kind_of(code, Some(answer.raw().status().as_u16())),
+                code,
+                message,
+            )
         }
-        SdkError::TimeoutError(_) => (FaultKind::Transient, "Timeout", DisplayErrorContext(error).to_string()),
-        SdkError::DispatchFailure(_) => (FaultKind::Transient, "Dispatch", DisplayErrorContext(error).to_string()),
-        SdkError::ResponseError(_) => (FaultKind::Transient, "Response", DisplayErrorContext(error).to_string()),
-        _ => (FaultKind::Invalid, "Construction", DisplayErrorContext(error).to_string()),
+        SdkError::TimeoutError(_) => (
+            FaultKind::Transient,
+            "Timeout",
+            DisplayErrorContext(error).to_string(),
+        ),
+        SdkError::DispatchFailure(_) => (
+            FaultKind::Transient,
+            "Dispatch",
+            DisplayErrorContext(error).to_string(),
+        ),
+        SdkError::ResponseError(_) => (
+            FaultKind::Transient,
+            "Response",
+            DisplayErrorContext(error).to_string(),
+        ),
+        _ => (
+            FaultKind::Invalid,
+            "Construction",
+            DisplayErrorContext(error).to_string(),
+        ),
     };
-    Fault { kind, service: "ec2".into(), operation: operation.into(), code: code.to_owned(), message }
+    Fault {
+        kind,
+        service: "ec2".into(),
+        operation: operation.into(),
+        code: code.to_owned(),
+        message,
+    }
 }

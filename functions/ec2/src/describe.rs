@@ -19,12 +19,20 @@ const MAX_IDS: usize = 500;
 const MAX_FILTER_VALUES: usize = 200;
 
 impl Ec2Client {
-    pub(crate) async fn find_by_tags(&self, tags: &BTreeMap<String, String>) -> Result<Vec<InstanceSeen>, Fault> {
-        let filters = tags.iter().map(|(key, value)| filter(&format!("tag:{key}"), [value.clone()]));
+    pub(crate) async fn find_by_tags(
+        &self,
+        tags: &BTreeMap<String, String>,
+    ) -> Result<Vec<InstanceSeen>, Fault> {
+        let filters = tags
+            .iter()
+            .map(|(key, value)| filter(&format!("tag:{key}"), [value.clone()]));
         self.describe_filtered(filters.collect()).await
     }
 
-    pub(crate) async fn describe_ids(&self, ids: &[InstanceId]) -> Result<Vec<InstanceSeen>, Fault> {
+    pub(crate) async fn describe_ids(
+        &self,
+        ids: &[InstanceId],
+    ) -> Result<Vec<InstanceSeen>, Fault> {
         let mut seen = Vec::with_capacity(ids.len());
         for ids in ids.chunks(MAX_IDS) {
             match self.describe_all_of(ids).await {
@@ -45,26 +53,46 @@ impl Ec2Client {
     /// EC2 takes no page size with ids and answers them in one page.
     async fn describe_all_of(&self, ids: &[InstanceId]) -> Result<Vec<InstanceSeen>, Fault> {
         let ids = ids.iter().map(ToString::to_string).collect();
-        let answer = self.client.describe_instances().set_instance_ids(Some(ids)).send().await;
+        let answer = self
+            .client
+            .describe_instances()
+            .set_instance_ids(Some(ids))
+            .send()
+            .await;
         let answer = answer.map_err(|error| classify::fault(OPERATION, &error))?;
-        Ok(seen(answer.reservations.unwrap_or_default().into_iter().flat_map(|r| r.instances.unwrap_or_default())))
+        Ok(seen(
+            answer
+                .reservations
+                .unwrap_or_default()
+                .into_iter()
+                .flat_map(|r| r.instances.unwrap_or_default()),
+        ))
     }
 
     async fn describe_filtered(&self, filters: Vec<Filter>) -> Result<Vec<InstanceSeen>, Fault> {
-        let call = self.client.describe_instances().set_filters(Some(filters)).max_results(PAGE_SIZE);
+        let call = self
+            .client
+            .describe_instances()
+            .set_filters(Some(filters))
+            .max_results(PAGE_SIZE);
         let mut pages = call.into_paginator().send();
         let mut found = Vec::new();
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| classify::fault(OPERATION, &error))?;
             let instances = page.reservations.unwrap_or_default().into_iter();
-            found.extend(seen(instances.flat_map(|reservation| reservation.instances.unwrap_or_default())));
+            found.extend(seen(
+                instances.flat_map(|reservation| reservation.instances.unwrap_or_default()),
+            ));
         }
         Ok(found)
     }
 }
 
 fn filter(name: &str, values: impl IntoIterator<Item = String>) -> Filter {
-    Filter::builder().name(name).set_values(Some(values.into_iter().collect())).build()
+    Filter::builder()
+        .name(name)
+        .set_values(Some(values.into_iter().collect()))
+        .build()
 }
 
 fn seen(instances: impl Iterator<Item = Instance>) -> Vec<InstanceSeen> {
@@ -78,8 +106,14 @@ fn look(instance: Instance) -> Option<InstanceSeen> {
         instance_id: InstanceId::new(instance.instance_id?).ok()?,
         state: state.as_str().to_owned(),
         address,
-        instance_type: instance.instance_type.map(|name| name.as_str().to_owned()).unwrap_or_default(),
-        zone: instance.placement.and_then(|placement| placement.availability_zone).unwrap_or_default(),
+        instance_type: instance
+            .instance_type
+            .map(|name| name.as_str().to_owned())
+            .unwrap_or_default(),
+        zone: instance
+            .placement
+            .and_then(|placement| placement.availability_zone)
+            .unwrap_or_default(),
     })
 }
 
@@ -88,13 +122,17 @@ fn look(instance: Instance) -> Option<InstanceSeen> {
 fn address(instance: &Instance) -> Option<IpAddr> {
     let first = instance.network_interfaces().iter().find(|interface| {
         interface.attachment().is_some_and(|attachment| {
-            attachment.device_index() == Some(0) && attachment.network_card_index().unwrap_or(0) == 0
+            attachment.device_index() == Some(0)
+                && attachment.network_card_index().unwrap_or(0) == 0
         })
     });
     let text = match first {
-        Some(interface) => interface
-            .private_ip_address()
-            .or_else(|| interface.ipv6_addresses().first().and_then(|address| address.ipv6_address())),
+        Some(interface) => interface.private_ip_address().or_else(|| {
+            interface
+                .ipv6_addresses()
+                .first()
+                .and_then(|address| address.ipv6_address())
+        }),
         None => instance.private_ip_address(),
     };
     text?.parse().ok()

@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use aws_sdk_ec2::operation::create_fleet::builders::CreateFleetFluentBuilder;
 use aws_sdk_ec2::operation::run_instances::builders::RunInstancesFluentBuilder;
 use aws_sdk_ec2::types::{
-    CapacityReservationOptionsRequest, DefaultTargetCapacityType, FleetCapacityReservationUsageStrategy,
-    FleetLaunchTemplateConfigRequest, FleetLaunchTemplateOverridesRequest, FleetLaunchTemplateSpecificationRequest,
-    FleetOnDemandAllocationStrategy, FleetType, InstanceInterruptionBehavior, InstanceMarketOptionsRequest,
-    InstanceType, LaunchTemplateSpecification, MarketType, OnDemandOptionsRequest, ResourceType,
-    SpotAllocationStrategy, SpotInstanceInterruptionBehavior, SpotInstanceType, SpotMarketOptions,
-    SpotOptionsRequest, TagSpecification, TargetCapacitySpecificationRequest,
+    CapacityReservationOptionsRequest, DefaultTargetCapacityType,
+    FleetCapacityReservationUsageStrategy, FleetLaunchTemplateConfigRequest,
+    FleetLaunchTemplateOverridesRequest, FleetLaunchTemplateSpecificationRequest,
+    FleetOnDemandAllocationStrategy, FleetType, InstanceInterruptionBehavior,
+    InstanceMarketOptionsRequest, InstanceType, LaunchTemplateSpecification, MarketType,
+    OnDemandOptionsRequest, ResourceType, SpotAllocationStrategy, SpotInstanceInterruptionBehavior,
+    SpotInstanceType, SpotMarketOptions, SpotOptionsRequest, TagSpecification,
+    TargetCapacitySpecificationRequest,
 };
 use spillway_control::fault::Fault;
 use spillway_control::record::LaunchAnswer;
@@ -26,14 +28,29 @@ const CREATE_FLEET: &str = "CreateFleet";
 
 impl Ec2Client {
     /// One type in one subnet. Fewer instances than asked for are taken too.
-    pub(crate) async fn run_instances(&self, call: &LaunchCall, only: &Candidate) -> Result<LaunchAnswer, Fault> {
+    pub(crate) async fn run_instances(
+        &self,
+        call: &LaunchCall,
+        only: &Candidate,
+    ) -> Result<LaunchAnswer, Fault> {
         let answer = self.run_instances_request(call, only).send().await;
         let answer = answer.map_err(|error| classify::fault(RUN_INSTANCES, &error))?;
-        let ids = answer.instances.unwrap_or_default().into_iter().filter_map(|instance| instance.instance_id);
-        Ok(LaunchAnswer { instances: instance_ids(ids), faults: Vec::new() })
+        let ids = answer
+            .instances
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|instance| instance.instance_id);
+        Ok(LaunchAnswer {
+            instances: instance_ids(ids),
+            faults: Vec::new(),
+        })
     }
 
-    fn run_instances_request(&self, call: &LaunchCall, only: &Candidate) -> RunInstancesFluentBuilder {
+    fn run_instances_request(
+        &self,
+        call: &LaunchCall,
+        only: &Candidate,
+    ) -> RunInstancesFluentBuilder {
         let recipe = &call.recipe;
         let template = LaunchTemplateSpecification::builder()
             .launch_template_id(&recipe.launch_template_id)
@@ -70,25 +87,37 @@ impl Ec2Client {
         let answer = self.create_fleet_request(call, candidates).send().await;
         let answer = answer.map_err(|error| classify::fault(CREATE_FLEET, &error))?;
         let groups = answer.instances.unwrap_or_default().into_iter();
-        let instances = instance_ids(groups.flat_map(|group| group.instance_ids.unwrap_or_default()));
+        let instances =
+            instance_ids(groups.flat_map(|group| group.instance_ids.unwrap_or_default()));
         // EC2 repeats an error for each candidate that it concerns.
         let mut faults: BTreeMap<String, Fault> = BTreeMap::new();
         for error in answer.errors.unwrap_or_default() {
             let code = error.error_code.unwrap_or_else(|| "Unknown".to_owned());
             let message = error.error_message.unwrap_or_default();
-            faults.entry(code).or_insert_with_key(|code| classify::fault_in_answer(CREATE_FLEET, code, &message));
+            faults
+                .entry(code)
+                .or_insert_with_key(|code| classify::fault_in_answer(CREATE_FLEET, code, &message));
         }
-        Ok(LaunchAnswer { instances, faults: faults.into_values().collect() })
+        Ok(LaunchAnswer {
+            instances,
+            faults: faults.into_values().collect(),
+        })
     }
 
-    fn create_fleet_request(&self, call: &LaunchCall, candidates: &[Candidate]) -> CreateFleetFluentBuilder {
+    fn create_fleet_request(
+        &self,
+        call: &LaunchCall,
+        candidates: &[Candidate],
+    ) -> CreateFleetFluentBuilder {
         let recipe = &call.recipe;
         let template = FleetLaunchTemplateSpecificationRequest::builder()
             .launch_template_id(&recipe.launch_template_id)
             .version(&recipe.launch_template_version)
             .build();
         let in_order = recipe.capacity != CapacityKind::Spot;
-        let overrides = (0_u16..).zip(candidates).map(|(rank, candidate)| overridden(candidate, in_order.then_some(rank)));
+        let overrides = (0_u16..)
+            .zip(candidates)
+            .map(|(rank, candidate)| overridden(candidate, in_order.then_some(rank)));
         let config = FleetLaunchTemplateConfigRequest::builder()
             .launch_template_specification(template)
             .set_overrides(Some(overrides.collect()))
@@ -123,9 +152,12 @@ impl Ec2Client {
             CapacityKind::OnDemand => request.on_demand_options(prioritized().build()),
             CapacityKind::Reserved => {
                 let reserved = CapacityReservationOptionsRequest::builder()
-                    .usage_strategy(FleetCapacityReservationUsageStrategy::UseCapacityReservationsFirst)
+                    .usage_strategy(
+                        FleetCapacityReservationUsageStrategy::UseCapacityReservationsFirst,
+                    )
                     .build();
-                request.on_demand_options(prioritized().capacity_reservation_options(reserved).build())
+                request
+                    .on_demand_options(prioritized().capacity_reservation_options(reserved).build())
             }
         }
     }
@@ -142,7 +174,8 @@ fn overridden(candidate: &Candidate, rank: Option<u16>) -> FleetLaunchTemplateOv
 }
 
 fn prioritized() -> aws_sdk_ec2::types::builders::OnDemandOptionsRequestBuilder {
-    OnDemandOptionsRequest::builder().allocation_strategy(FleetOnDemandAllocationStrategy::Prioritized)
+    OnDemandOptionsRequest::builder()
+        .allocation_strategy(FleetOnDemandAllocationStrategy::Prioritized)
 }
 
 fn one_time_spot() -> InstanceMarketOptionsRequest {
@@ -150,16 +183,26 @@ fn one_time_spot() -> InstanceMarketOptionsRequest {
         .spot_instance_type(SpotInstanceType::OneTime)
         .instance_interruption_behavior(InstanceInterruptionBehavior::Terminate)
         .build();
-    InstanceMarketOptionsRequest::builder().market_type(MarketType::Spot).spot_options(spot).build()
+    InstanceMarketOptionsRequest::builder()
+        .market_type(MarketType::Spot)
+        .spot_options(spot)
+        .build()
 }
 
 fn tagged(resource: ResourceType, tags: &BTreeMap<String, String>) -> TagSpecification {
-    TagSpecification::builder().resource_type(resource).set_tags(Some(to_tags(tags))).build()
+    TagSpecification::builder()
+        .resource_type(resource)
+        .set_tags(Some(to_tags(tags)))
+        .build()
 }
 
 fn instance_ids(ids: impl Iterator<Item = String>) -> Vec<InstanceId> {
-    ids.filter_map(|id| InstanceId::new(id).inspect_err(|error| warn!(%error, "EC2 answered no instance id")).ok())
-        .collect()
+    ids.filter_map(|id| {
+        InstanceId::new(id)
+            .inspect_err(|error| warn!(%error, "EC2 answered no instance id"))
+            .ok()
+    })
+    .collect()
 }
 
 fn to_i32(count: u32) -> i32 {

@@ -38,9 +38,17 @@ impl Ec2Client {
         let mut timeouts = TimeoutConfig::builder()
             .operation_attempt_timeout(TRY_TIMEOUT)
             .operation_timeout(CALL_TIMEOUT);
-        timeouts.set_connect_timeout(config.timeout_config().and_then(TimeoutConfig::connect_timeout));
-        let config = aws_sdk_ec2::config::Builder::from(config).timeout_config(timeouts.build()).build();
-        Self { client: Client::from_conf(config) }
+        timeouts.set_connect_timeout(
+            config
+                .timeout_config()
+                .and_then(TimeoutConfig::connect_timeout),
+        );
+        let config = aws_sdk_ec2::config::Builder::from(config)
+            .timeout_config(timeouts.build())
+            .build();
+        Self {
+            client: Client::from_conf(config),
+        }
     }
 }
 
@@ -66,11 +74,20 @@ impl Ec2 for Ec2Client {
 
     async fn tag(&self, ids: &[InstanceId], tags: &BTreeMap<String, String>) -> Result<(), Fault> {
         let ids = ids.iter().map(ToString::to_string).collect();
-        let call = self.client.create_tags().set_resources(Some(ids)).set_tags(Some(to_tags(tags)));
-        call.send().await.map(drop).map_err(|error| classify::fault("CreateTags", &error))
+        let call = self
+            .client
+            .create_tags()
+            .set_resources(Some(ids))
+            .set_tags(Some(to_tags(tags)));
+        call.send()
+            .await
+            .map(drop)
+            .map_err(|error| classify::fault("CreateTags", &error))
     }
 }
 
 fn to_tags(tags: &BTreeMap<String, String>) -> Vec<Tag> {
-    tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect()
+    tags.iter()
+        .map(|(key, value)| Tag::builder().key(key).value(value).build())
+        .collect()
 }

@@ -46,8 +46,15 @@ impl Ec2Client {
 
     async fn terminate_all_of(&self, ids: &[InstanceId]) -> Result<(), Fault> {
         let ids = ids.iter().map(ToString::to_string).collect();
-        let answer = self.client.terminate_instances().set_instance_ids(Some(ids)).send().await;
-        answer.map(drop).map_err(|error| classify::fault(OPERATION, &error))
+        let answer = self
+            .client
+            .terminate_instances()
+            .set_instance_ids(Some(ids))
+            .send()
+            .await;
+        answer
+            .map(drop)
+            .map_err(|error| classify::fault(OPERATION, &error))
     }
 }
 
@@ -55,12 +62,17 @@ impl Ec2Client {
 /// names none, two halves.
 fn split(ids: &[InstanceId], message: &str) -> Vec<Vec<InstanceId>> {
     let named = |id: &&InstanceId| {
-        message.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').any(|word| word == id.as_str())
+        message
+            .split(|c: char| !c.is_ascii_alphanumeric() && c != '-')
+            .any(|word| word == id.as_str())
     };
     let (unknown, others): (Vec<&InstanceId>, Vec<&InstanceId>) = ids.iter().partition(named);
     if unknown.is_empty() || others.is_empty() {
         let (first, second) = ids.split_at(ids.len() / 2);
         return vec![first.to_vec(), second.to_vec()];
     }
-    vec![unknown.into_iter().cloned().collect(), others.into_iter().cloned().collect()]
+    vec![
+        unknown.into_iter().cloned().collect(),
+        others.into_iter().cloned().collect(),
+    ]
 }

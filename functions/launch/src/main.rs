@@ -3,8 +3,8 @@
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use spillway_aws::{DynamoTable, Home, QueueUrls, SqsQueues, sdk_config};
-use spillway_control::ports::Control;
 use spillway_control::launch::launch;
+use spillway_control::ports::Control;
 use spillway_ec2::Ec2Client;
 use spillway_runtime::{Environment, Invocation, SystemClock, handle_messages, start_logs};
 
@@ -29,10 +29,19 @@ async fn main() -> Result<(), Error> {
         let invocation = &Invocation::new("launch", cluster, &event.context);
         let home = Home::of_function(&event.context.invoked_function_arn)?;
         let table = DynamoTable::new(dynamo.clone(), table.clone(), cluster.clone(), home);
-        let control = &Control { cluster: cluster.clone(), table, queues: queues.clone(), clock: SystemClock };
+        let control = &Control {
+            cluster: cluster.clone(),
+            table,
+            queues: queues.clone(),
+            clock: SystemClock,
+        };
         let quarantine = async |body: &str, reason: &str| queues.quarantine(body, reason).await;
-        let work = async |body, sent_ms| Ok(launch(control, ec2, body, sent_ms, invocation.budget()).await?);
-        Ok::<SqsBatchResponse, Error>(handle_messages(invocation, event.payload, quarantine, work).await)
+        let work = async |body, sent_ms| {
+            Ok(launch(control, ec2, body, sent_ms, invocation.budget()).await?)
+        };
+        Ok::<SqsBatchResponse, Error>(
+            handle_messages(invocation, event.payload, quarantine, work).await,
+        )
     }))
     .await
 }

@@ -27,10 +27,17 @@ async fn main() -> Result<(), Error> {
         let invocation = &Invocation::new("report", cluster, &event.context);
         let home = Home::of_function(&event.context.invoked_function_arn)?;
         let table = DynamoTable::new(dynamo.clone(), table.clone(), cluster.clone(), home);
-        let control = &Control { cluster: cluster.clone(), table, queues: queues.clone(), clock: SystemClock };
+        let control = &Control {
+            cluster: cluster.clone(),
+            table,
+            queues: queues.clone(),
+            clock: SystemClock,
+        };
         let quarantine = async |body: &str, reason: &str| queues.quarantine(body, reason).await;
         let work = async |body, sent_ms| Ok(report(control, body, sent_ms).await?);
-        Ok::<SqsBatchResponse, Error>(handle_messages(invocation, event.payload, quarantine, work).await)
+        Ok::<SqsBatchResponse, Error>(
+            handle_messages(invocation, event.payload, quarantine, work).await,
+        )
     }))
     .await
 }

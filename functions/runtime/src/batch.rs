@@ -31,13 +31,20 @@ impl<'a> Invocation<'a> {
     /// From Lambda's own words.
     #[must_use]
     pub fn new(function: &'static str, cluster: &'a ClusterName, context: &'a Context) -> Self {
-        Self { function, cluster, request_id: &context.request_id, ends_ms: context.deadline }
+        Self {
+            function,
+            cluster,
+            request_id: &context.request_id,
+            ends_ms: context.deadline,
+        }
     }
 
     /// The time a use-case has.
     #[must_use]
     pub fn budget(&self) -> Budget {
-        Budget { ends_ms: self.ends_ms }
+        Budget {
+            ends_ms: self.ends_ms,
+        }
     }
 
     pub(crate) fn has_time(&self) -> bool {
@@ -47,10 +54,14 @@ impl<'a> Invocation<'a> {
 
 /// Runs `work`; a panic becomes its message.
 pub(crate) async fn caught<T>(work: impl Future<Output = T>) -> Result<T, String> {
-    AssertUnwindSafe(work).catch_unwind().await.map_err(|panic| words(panic.as_ref()))
+    AssertUnwindSafe(work)
+        .catch_unwind()
+        .await
+        .map_err(|panic| words(panic.as_ref()))
 }
 
 fn words(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned())
 }

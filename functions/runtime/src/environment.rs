@@ -41,7 +41,9 @@ impl Environment {
         Self::from_variables(|variable| std::env::var(variable).ok())
     }
 
-    fn from_variables(value: impl Fn(&'static str) -> Option<String>) -> Result<Self, EnvironmentError> {
+    fn from_variables(
+        value: impl Fn(&'static str) -> Option<String>,
+    ) -> Result<Self, EnvironmentError> {
         let given = |variable| value(variable).filter(|value| !value.is_empty());
         let required = |variable| given(variable).ok_or(EnvironmentError::Missing { variable });
         Ok(Self {
@@ -78,7 +80,12 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named() {
-        let error = Environment::from_variables(|variable| variables(variable).filter(|value| value != "lab-state"));
-        assert_eq!(error.unwrap_err().to_string(), "SPILLWAY_TABLE is not set: deploy the function with the template");
+        let error = Environment::from_variables(|variable| {
+            variables(variable).filter(|value| value != "lab-state")
+        });
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "SPILLWAY_TABLE is not set: deploy the function with the template"
+        );
     }
 }

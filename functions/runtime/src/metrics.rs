@@ -14,7 +14,10 @@ const NAMESPACE: &str = "Spillway";
 const OF_THE_CLUSTER: [&str; 2] = [HEARTBEAT_AGE_SECONDS, UPDATES_UNACKNOWLEDGED];
 
 /// Writes the metric event, if there is anything in it.
-#[expect(clippy::print_stdout, reason = "standard output is the road to CloudWatch Logs")]
+#[expect(
+    clippy::print_stdout,
+    reason = "standard output is the road to CloudWatch Logs"
+)]
 pub(crate) fn publish(invocation: &Invocation<'_>, tally: &Tally, now_ms: u64) {
     if let Some(event) = event(invocation, tally, now_ms) {
         println!("{event}");
@@ -29,27 +32,43 @@ fn event(invocation: &Invocation<'_>, tally: &Tally, now_ms: u64) -> Option<Valu
     }
     let shared = definitions(tally, |name| OF_THE_CLUSTER.contains(&name));
     if !shared.is_empty() {
-        directives.push(json!({"Namespace": NAMESPACE, "Dimensions": [["Cluster"]], "Metrics": shared}));
+        directives
+            .push(json!({"Namespace": NAMESPACE, "Dimensions": [["Cluster"]], "Metrics": shared}));
     }
     if directives.is_empty() {
         return None;
     }
     let mut event = Map::new();
-    event.insert("_aws".to_owned(), json!({"Timestamp": now_ms, "CloudWatchMetrics": directives}));
+    event.insert(
+        "_aws".to_owned(),
+        json!({"Timestamp": now_ms, "CloudWatchMetrics": directives}),
+    );
     event.insert("Cluster".to_owned(), invocation.cluster.as_str().into());
     event.insert("Function".to_owned(), invocation.function.into());
     event.insert("RequestId".to_owned(), invocation.request_id.into());
-    event.extend(tally.iter().map(|(name, value)| (name.to_owned(), value.into())));
+    event.extend(
+        tally
+            .iter()
+            .map(|(name, value)| (name.to_owned(), value.into())),
+    );
     Some(Value::Object(event))
 }
 
 fn definitions(tally: &Tally, which: impl Fn(&str) -> bool) -> Vec<Value> {
-    tally.iter().filter(|(name, _)| which(name)).map(|(name, _)| json!({"Name": name, "Unit": unit(name)})).collect()
+    tally
+        .iter()
+        .filter(|(name, _)| which(name))
+        .map(|(name, _)| json!({"Name": name, "Unit": unit(name)}))
+        .collect()
 }
 
 /// A metric that counts seconds says so in its name.
 fn unit(name: &str) -> &'static str {
-    if name.ends_with("Seconds") { "Seconds" } else { "Count" }
+    if name.ends_with("Seconds") {
+        "Seconds"
+    } else {
+        "Count"
+    }
 }
 
 #[cfg(test)]
@@ -62,7 +81,12 @@ mod tests {
     #[test]
     fn cluster_metrics_bear_the_cluster_alone() {
         let cluster = ClusterName::new("lab").unwrap();
-        let invocation = Invocation { function: "report", cluster: &cluster, request_id: "r-1", ends_ms: 0 };
+        let invocation = Invocation {
+            function: "report",
+            cluster: &cluster,
+            request_id: "r-1",
+            ends_ms: 0,
+        };
         let mut tally = Tally::default();
         assert_eq!(event(&invocation, &tally, 5), None);
         tally.add(NODES_READY, 2);

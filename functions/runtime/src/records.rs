@@ -51,8 +51,14 @@ pub async fn handle<T: DeserializeOwned>(
     let outcomes: Vec<(String, Outcome)> = stream::iter(event.records)
         .map(async |record| {
             let id = record.message_id.clone().unwrap_or_default();
-            let span = info_span!("message", invocation = invocation.request_id, message_id = id);
-            let outcome = carry_out(invocation, &record, quarantine, work).instrument(span).await;
+            let span = info_span!(
+                "message",
+                invocation = invocation.request_id,
+                message_id = id
+            );
+            let outcome = carry_out(invocation, &record, quarantine, work)
+                .instrument(span)
+                .await;
             (id, outcome)
         })
         .buffer_unordered(RECORDS_AT_ONCE)
@@ -113,7 +119,10 @@ async fn carry_out<T: DeserializeOwned>(
 
 /// The body, and when SQS took the message, by AWS's clock.
 fn read<T: DeserializeOwned>(record: &SqsMessage, own: &ClusterName) -> Result<(T, u64), String> {
-    let sent_ms = record.attributes.get("SentTimestamp").and_then(|text| text.parse().ok());
+    let sent_ms = record
+        .attributes
+        .get("SentTimestamp")
+        .and_then(|text| text.parse().ok());
     let sent_ms = sent_ms.ok_or("the record has no SentTimestamp")?;
     let text = record.body.as_deref().ok_or("the record has no body")?;
     let body = Message::parse(text, own).map_err(|error| chain(&error))?;
@@ -137,7 +146,9 @@ fn chain(error: &dyn std::error::Error) -> String {
 impl From<LaunchError> for Failure {
     fn from(error: LaunchError) -> Self {
         match &error {
-            LaunchError::Names(_) | LaunchError::FromTheFuture { .. } => Self::Lasting(chain(&error)),
+            LaunchError::Names(_) | LaunchError::FromTheFuture { .. } => {
+                Self::Lasting(chain(&error))
+            }
             // A policy may yet be pushed.
             LaunchError::NoPolicy | LaunchError::Fault(_) => Self::Passing(chain(&error)),
         }

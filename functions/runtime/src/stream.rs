@@ -45,7 +45,10 @@ pub async fn handle(
                 nodes.insert(node);
             }
             Ok(None) => {}
-            Err(problem) => error!(sequence_number, problem, "a change of the table cannot be read; passed over"),
+            Err(problem) => error!(
+                sequence_number,
+                problem, "a change of the table cannot be read; passed over"
+            ),
         }
     }
     let mut response = DynamoDbEventResponse::default();
@@ -61,7 +64,11 @@ pub async fn handle(
         Ok(Err(fault)) => fault.to_string(),
         Err(panic) => panic,
     };
-    error!(reason, sequence_number = first, "failed; the changes will be delivered again");
+    error!(
+        reason,
+        sequence_number = first,
+        "failed; the changes will be delivered again"
+    );
     let mut tally = Tally::default();
     tally.add(RECORDS_FAILED, 1);
     metrics::publish(invocation, &tally, SystemClock.now_ms());
@@ -76,13 +83,16 @@ fn newly_due(record: EventRecord) -> Result<Option<NodeName>, String> {
     if record.change.new_image.is_empty() {
         return Ok(None);
     }
-    let new: Image = serde_dynamo::from_item(record.change.new_image).map_err(|error| error.to_string())?;
+    let new: Image =
+        serde_dynamo::from_item(record.change.new_image).map_err(|error| error.to_string())?;
     let old: Option<Image> = if record.change.old_image.is_empty() {
         None
     } else {
         Some(serde_dynamo::from_item(record.change.old_image).map_err(|error| error.to_string())?)
     };
-    let (Some(node), Some(due)) = (new.node, new.update_due) else { return Ok(None) };
+    let (Some(node), Some(due)) = (new.node, new.update_due) else {
+        return Ok(None);
+    };
     let before = old.and_then(|old| old.update_due);
     Ok((before != Some(due)).then_some(node))
 }

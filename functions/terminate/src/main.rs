@@ -27,10 +27,17 @@ async fn main() -> Result<(), Error> {
         let invocation = &Invocation::new("terminate", cluster, &event.context);
         let home = Home::of_function(&event.context.invoked_function_arn)?;
         let table = DynamoTable::new(dynamo.clone(), table.clone(), cluster.clone(), home);
-        let control = &Control { cluster: cluster.clone(), table, queues: queues.clone(), clock: SystemClock };
+        let control = &Control {
+            cluster: cluster.clone(),
+            table,
+            queues: queues.clone(),
+            clock: SystemClock,
+        };
         let quarantine = async |body: &str, reason: &str| queues.quarantine(body, reason).await;
         let work = async |body, _sent_ms| Ok(terminate(control, ec2, body).await?);
-        Ok::<SqsBatchResponse, Error>(handle_messages(invocation, event.payload, quarantine, work).await)
+        Ok::<SqsBatchResponse, Error>(
+            handle_messages(invocation, event.payload, quarantine, work).await,
+        )
     }))
     .await
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, ReturnValuesOnConditionCheckFailure};
+use aws_sdk_dynamodb::types::{
+    AttributeValue, KeysAndAttributes, ReturnValuesOnConditionCheckFailure,
+};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use spillway_control::fault::{Fault, FaultKind};
 
@@ -34,11 +36,17 @@ pub(super) struct Expression {
 
 impl Expression {
     pub(super) fn names(&self) -> HashMap<String, String> {
-        self.names.iter().map(|(alias, name)| ((*alias).to_owned(), (*name).to_owned())).collect()
+        self.names
+            .iter()
+            .map(|(alias, name)| ((*alias).to_owned(), (*name).to_owned()))
+            .collect()
     }
 
     pub(super) fn values(&self) -> HashMap<String, AttributeValue> {
-        self.values.iter().map(|(alias, value)| ((*alias).to_owned(), value.clone())).collect()
+        self.values
+            .iter()
+            .map(|(alias, value)| ((*alias).to_owned(), value.clone()))
+            .collect()
     }
 }
 
@@ -59,14 +67,23 @@ impl DynamoTable {
 
     /// Those of the items that exist, strongly consistent, in no order. No key may be there twice.
     pub(super) async fn get_all(&self, keys: Vec<String>) -> Result<Vec<Item>, Fault> {
-        let calls: Vec<_> = keys.chunks(MAX_BATCH_KEYS).map(|keys| self.get_batch(keys.to_vec())).collect();
-        let batches: Vec<Vec<Item>> = stream::iter(calls).buffer_unordered(CALLS_AT_ONCE).try_collect().await?;
+        let calls: Vec<_> = keys
+            .chunks(MAX_BATCH_KEYS)
+            .map(|keys| self.get_batch(keys.to_vec()))
+            .collect();
+        let batches: Vec<Vec<Item>> = stream::iter(calls)
+            .buffer_unordered(CALLS_AT_ONCE)
+            .try_collect()
+            .await?;
         Ok(batches.into_iter().flatten().collect())
     }
 
     async fn get_batch(&self, keys: Vec<String>) -> Result<Vec<Item>, Fault> {
         let mut items = Vec::with_capacity(keys.len());
-        let mut open: Vec<Item> = keys.into_iter().map(|key| HashMap::from([(KEY.to_owned(), text(key))])).collect();
+        let mut open: Vec<Item> = keys
+            .into_iter()
+            .map(|key| HashMap::from([(KEY.to_owned(), text(key))]))
+            .collect();
         for round in 0..MAX_BATCH_ROUNDS {
             let wanted = KeysAndAttributes::builder()
                 .set_keys(Some(open))
@@ -81,7 +98,11 @@ impl DynamoTable {
                 .await
                 .map_err(|error| classify::fault(SERVICE, "BatchGetItem", &error))?;
             items.extend(answer.responses.unwrap_or_default().into_values().flatten());
-            let left = answer.unprocessed_keys.unwrap_or_default().into_values().next();
+            let left = answer
+                .unprocessed_keys
+                .unwrap_or_default()
+                .into_values()
+                .next();
             open = left.map(|left| left.keys).unwrap_or_default();
             if open.is_empty() {
                 return Ok(items);
@@ -93,7 +114,10 @@ impl DynamoTable {
             service: SERVICE.into(),
             operation: "BatchGetItem".into(),
             code: "UnprocessedKeys".to_owned(),
-            message: format!("{} items were still unread after {MAX_BATCH_ROUNDS} rounds", open.len()),
+            message: format!(
+                "{} items were still unread after {MAX_BATCH_ROUNDS} rounds",
+                open.len()
+            ),
         })
     }
 
@@ -115,8 +139,12 @@ impl DynamoTable {
             .await;
         match answer {
             Ok(_) => Ok(true),
-            Err(SdkError::ServiceError(answer)) if answer.err().is_conditional_check_failed_exception() => {
-                let PutItemError::ConditionalCheckFailedException(failed) = answer.err() else { return Ok(false) };
+            Err(SdkError::ServiceError(answer))
+                if answer.err().is_conditional_check_failed_exception() =>
+            {
+                let PutItemError::ConditionalCheckFailedException(failed) = answer.err() else {
+                    return Ok(false);
+                };
                 let there = failed.item.as_ref();
                 Ok(there.and_then(|item| read_text(item, WRITE_ID)) == Some(write_id.as_str()))
             }
@@ -146,7 +174,9 @@ impl DynamoTable {
 }
 
 fn is_condition_failed<R>(error: &SdkError<UpdateItemError, R>) -> bool {
-    error.as_service_error().is_some_and(UpdateItemError::is_conditional_check_failed_exception)
+    error
+        .as_service_error()
+        .is_some_and(UpdateItemError::is_conditional_check_failed_exception)
 }
 
 fn some<K, V>(map: HashMap<K, V>) -> Option<HashMap<K, V>> {

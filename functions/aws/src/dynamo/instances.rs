@@ -11,9 +11,16 @@ use super::records::expires_at_s;
 use super::{CALLS_AT_ONCE, DynamoTable};
 
 impl DynamoTable {
-    pub(super) async fn read_instances(&self, ids: &[InstanceId]) -> Result<Vec<InstanceRecord>, Fault> {
+    pub(super) async fn read_instances(
+        &self,
+        ids: &[InstanceId],
+    ) -> Result<Vec<InstanceRecord>, Fault> {
         let keys = ids.iter().map(|id| self.home.instance_arn(id)).collect();
-        self.get_all(keys).await?.into_iter().map(read_instance).collect()
+        self.get_all(keys)
+            .await?
+            .into_iter()
+            .map(read_instance)
+            .collect()
     }
 
     pub(super) async fn mark_released(&self, ids: &[InstanceId]) -> Result<(), Fault> {
@@ -21,7 +28,11 @@ impl DynamoTable {
             update: Some("SET #kind = :kind, instance_id = :id, #state = :released"),
             condition: Some("attribute_not_exists(pk) OR #state = :released"),
             names: vec![("#kind", "kind"), ("#state", "state")],
-            values: vec![(":kind", text("instance")), (":id", text(id.as_str())), (":released", text("released"))],
+            values: vec![
+                (":kind", text("instance")),
+                (":id", text(id.as_str())),
+                (":released", text("released")),
+            ],
         })
         .await
     }
@@ -42,8 +53,18 @@ impl DynamoTable {
     }
 
     /// Makes the change to each item whose condition holds; the others are left as they are.
-    async fn mark(&self, ids: &[InstanceId], change: impl Fn(&InstanceId) -> Expression) -> Result<(), Fault> {
-        let calls: Vec<_> = ids.iter().map(|id| self.update(self.home.instance_arn(id), change(id))).collect();
-        stream::iter(calls).buffer_unordered(CALLS_AT_ONCE).try_for_each(|_changed| async { Ok(()) }).await
+    async fn mark(
+        &self,
+        ids: &[InstanceId],
+        change: impl Fn(&InstanceId) -> Expression,
+    ) -> Result<(), Fault> {
+        let calls: Vec<_> = ids
+            .iter()
+            .map(|id| self.update(self.home.instance_arn(id), change(id)))
+            .collect();
+        stream::iter(calls)
+            .buffer_unordered(CALLS_AT_ONCE)
+            .try_for_each(|_changed| async { Ok(()) })
+            .await
     }
 }

@@ -94,11 +94,19 @@ impl NodeItem {
         };
         match &pairing.state {
             PairingState::Free => {}
-            PairingState::Requested { launch, deadline_ms } => {
+            PairingState::Requested {
+                launch,
+                deadline_ms,
+            } => {
                 item.state = State::Requested;
                 item.set_launch(launch, *deadline_ms);
             }
-            PairingState::Launched { launch, deadline_ms, instance, address } => {
+            PairingState::Launched {
+                launch,
+                deadline_ms,
+                instance,
+                address,
+            } => {
                 item.state = State::Launched;
                 item.set_launch(launch, *deadline_ms);
                 item.set_instance(instance, *address);
@@ -128,14 +136,20 @@ impl NodeItem {
         let launch = launch.map(|(request_id, part)| LaunchKey { request_id, part });
         let state = match self.state {
             State::Free => PairingState::Free,
-            State::Requested => PairingState::Requested { launch: launch?, deadline_ms: self.deadline_ms? },
+            State::Requested => PairingState::Requested {
+                launch: launch?,
+                deadline_ms: self.deadline_ms?,
+            },
             State::Launched => PairingState::Launched {
                 launch: launch?,
                 deadline_ms: self.deadline_ms?,
                 instance: self.instance_id?,
                 address: self.address?,
             },
-            State::Ready => PairingState::Ready { instance: self.instance_id?, address: self.address? },
+            State::Ready => PairingState::Ready {
+                instance: self.instance_id?,
+                address: self.address?,
+            },
         };
         let pairing = Pairing {
             node: self.node,
@@ -192,7 +206,8 @@ pub(super) fn read_text<'a>(item: &'a Item, name: &str) -> Option<&'a str> {
 
 /// The JSON text called `name`.
 pub(super) fn read_json<T: DeserializeOwned>(item: &Item, name: &str) -> Result<T, Fault> {
-    let text = read_text(item, name).ok_or_else(|| malformed(item, &format!("it has no text {name}")))?;
+    let text =
+        read_text(item, name).ok_or_else(|| malformed(item, &format!("it has no text {name}")))?;
     serde_json::from_str(text).map_err(|error| malformed(item, &format!("{name}: {error}")))
 }
 
@@ -208,11 +223,13 @@ pub(super) fn read_node(item: Item) -> Result<NodeItem, Fault> {
 
 fn from_item<T: DeserializeOwned>(item: Item) -> Result<T, Fault> {
     let key = read_text(&item, KEY).unwrap_or_default().to_owned();
-    serde_dynamo::aws_sdk_dynamodb_1::from_item(item).map_err(|error| malformed_key(&key, &error.to_string()))
+    serde_dynamo::aws_sdk_dynamodb_1::from_item(item)
+        .map_err(|error| malformed_key(&key, &error.to_string()))
 }
 
 fn to_item(record: &impl Serialize) -> Result<Item, Fault> {
-    serde_dynamo::aws_sdk_dynamodb_1::to_item(record).map_err(|error| malformed_key("", &error.to_string()))
+    serde_dynamo::aws_sdk_dynamodb_1::to_item(record)
+        .map_err(|error| malformed_key("", &error.to_string()))
 }
 
 /// The fault of an item that is not as we write them.

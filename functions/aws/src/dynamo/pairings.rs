@@ -15,7 +15,9 @@ use spillway_core::pairing::Pairing;
 use tracing::warn;
 
 use super::call::{Expression, SERVICE, invalid, pause};
-use super::item::{DUE_SHARDS, KEY, NodeItem, due_shard, malformed, number, read_node, read_text, text};
+use super::item::{
+    DUE_SHARDS, KEY, NodeItem, due_shard, malformed, number, read_node, read_text, text,
+};
 use super::records::version_is;
 use super::{CALLS_AT_ONCE, DynamoTable};
 use crate::classify;
@@ -27,9 +29,16 @@ const MAX_ROUNDS: u32 = 8;
 const OPERATION: &str = "TransactWriteItems";
 
 impl DynamoTable {
-    pub(super) async fn read_pairings(&self, nodes: &[NodeName]) -> Result<Vec<Stored<Pairing>>, Fault> {
+    pub(super) async fn read_pairings(
+        &self,
+        nodes: &[NodeName],
+    ) -> Result<Vec<Stored<Pairing>>, Fault> {
         let mut seen = HashSet::new();
-        let keys = nodes.iter().filter(|node| seen.insert(*node)).map(|node| self.node_key(node)).collect();
+        let keys = nodes
+            .iter()
+            .filter(|node| seen.insert(*node))
+            .map(|node| self.node_key(node))
+            .collect();
         let mut stored = HashMap::new();
         for item in self.get_all(keys).await? {
             let broken = malformed(&item, "attributes that its state needs are missing");
@@ -37,14 +46,22 @@ impl DynamoTable {
             stored.insert(record.node.clone(), Stored { record, version });
         }
         let of = |node: &NodeName| {
-            stored.get(node).cloned().unwrap_or_else(|| Stored { record: Pairing::new(node.clone()), version: 0 })
+            stored.get(node).cloned().unwrap_or_else(|| Stored {
+                record: Pairing::new(node.clone()),
+                version: 0,
+            })
         };
         Ok(nodes.iter().map(of).collect())
     }
 
     pub(super) async fn find_due(&self) -> Result<Vec<NodeName>, Fault> {
-        let shards: Vec<_> = (0..DUE_SHARDS).map(|shard| self.find_due_in(shard)).collect();
-        let found: Vec<Vec<NodeName>> = stream::iter(shards).buffer_unordered(CALLS_AT_ONCE).try_collect().await?;
+        let shards: Vec<_> = (0..DUE_SHARDS)
+            .map(|shard| self.find_due_in(shard))
+            .collect();
+        let found: Vec<Vec<NodeName>> = stream::iter(shards)
+            .buffer_unordered(CALLS_AT_ONCE)
+            .try_collect()
+            .await?;
         Ok(found.into_iter().flatten().collect())
     }
 
@@ -68,7 +85,10 @@ impl DynamoTable {
                 let node = read_text(&item, KEY).and_then(|key| key.strip_prefix(&prefix));
                 match node.map(NodeName::new) {
                     Some(Ok(node)) => nodes.push(node),
-                    _ => warn!(key = read_text(&item, KEY), "an item in the index is no node's; left out"),
+                    _ => warn!(
+                        key = read_text(&item, KEY),
+                        "an item in the index is no node's; left out"
+                    ),
                 }
             }
             start = page.last_evaluated_key;
@@ -81,10 +101,19 @@ impl DynamoTable {
     pub(super) async fn transact(&self, writes: &[PairingWrite]) -> Result<Vec<bool>, Fault> {
         let mut transactions = Vec::new();
         for batch in batches(writes) {
-            transactions.push(self.transact_batch(batch.into_iter().map(|index| (index, &writes[index])).collect()));
+            transactions.push(
+                self.transact_batch(
+                    batch
+                        .into_iter()
+                        .map(|index| (index, &writes[index]))
+                        .collect(),
+                ),
+            );
         }
-        let settled: Vec<Vec<(usize, bool)>> =
-            stream::iter(transactions).buffer_unordered(CALLS_AT_ONCE).try_collect().await?;
+        let settled: Vec<Vec<(usize, bool)>> = stream::iter(transactions)
+            .buffer_unordered(CALLS_AT_ONCE)
+            .try_collect()
+            .await?;
         let mut written = vec![false; writes.len()];
         for (index, done) in settled.into_iter().flatten() {
             written[index] = done;
@@ -94,8 +123,14 @@ impl DynamoTable {
 
     /// Writes each of `open` or finds out that it cannot be written. A transaction is all or nothing: the
     /// writes that it failed for are taken out, and the rest tried again.
-    async fn transact_batch(&self, open: Vec<(usize, &PairingWrite)>) -> Result<Vec<(usize, bool)>, Fault> {
-        let mut open: Vec<Open<'_>> = open.into_iter().map(|(index, write)| Open::new(index, write)).collect();
+    async fn transact_batch(
+        &self,
+        open: Vec<(usize, &PairingWrite)>,
+    ) -> Result<Vec<(usize, bool)>, Fault> {
+        let mut open: Vec<Open<'_>> = open
+            .into_iter()
+            .map(|(index, write)| Open::new(index, write))
+            .collect();
         let mut settled = Vec::with_capacity(open.len());
         for round in 0..MAX_ROUNDS {
             if open.is_empty() {
@@ -109,7 +144,9 @@ impl DynamoTable {
             let mut reasons = reasons.as_slice();
             let mut left = Vec::with_capacity(open.len());
             for mut write in open {
-                let (own, others) = reasons.split_at_checked(write.actions()).unwrap_or((reasons, &[]));
+                let (own, others) = reasons
+                    .split_at_checked(write.actions())
+                    .unwrap_or((reasons, &[]));
                 reasons = others;
                 match write.judge(own)? {
                     Judgement::Lost => settled.push((write.index, false)),
@@ -126,12 +163,18 @@ impl DynamoTable {
             service: SERVICE.into(),
             operation: OPERATION.into(),
             code: "TransactionContended".to_owned(),
-            message: format!("{} nodes could not be written in {MAX_ROUNDS} rounds", open.len()),
+            message: format!(
+                "{} nodes could not be written in {MAX_ROUNDS} rounds",
+                open.len()
+            ),
         })
     }
 
     /// `None` if everything was written, else why not, an entry for each action.
-    async fn try_transaction(&self, open: &[Open<'_>]) -> Result<Option<Vec<CancellationReason>>, Fault> {
+    async fn try_transaction(
+        &self,
+        open: &[Open<'_>],
+    ) -> Result<Option<Vec<CancellationReason>>, Fault> {
         let mut actions = Vec::with_capacity(2 * open.len());
         for write in open {
             actions.push(self.put_node(write.write)?);
@@ -140,7 +183,12 @@ impl DynamoTable {
             }
         }
         // The SDK gives the call a ClientRequestToken: repeated after a lost answer it is not done twice.
-        let answer = self.client.transact_write_items().set_transact_items(Some(actions)).send().await;
+        let answer = self
+            .client
+            .transact_write_items()
+            .set_transact_items(Some(actions))
+            .send()
+            .await;
         let Err(error) = answer else { return Ok(None) };
         match error.as_service_error() {
             Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => {
@@ -152,7 +200,8 @@ impl DynamoTable {
 
     fn put_node(&self, write: &PairingWrite) -> Result<TransactWriteItem, Fault> {
         let key = self.node_key(&write.pairing.node);
-        let item = NodeItem::new(&self.cluster, &write.pairing, write.expected_version + 1).into_item(key)?;
+        let item = NodeItem::new(&self.cluster, &write.pairing, write.expected_version + 1)
+            .into_item(key)?;
         let condition = version_is(write.expected_version);
         let mut put = Put::builder()
             .table_name(&self.table)
@@ -164,11 +213,17 @@ impl DynamoTable {
         for (alias, value) in condition.values {
             put = put.expression_attribute_values(alias, value);
         }
-        let put = put.build().map_err(|error| invalid(OPERATION, "Construction", &error.to_string()))?;
+        let put = put
+            .build()
+            .map_err(|error| invalid(OPERATION, "Construction", &error.to_string()))?;
         Ok(TransactWriteItem::builder().put(put).build())
     }
 
-    fn update_instance(&self, write: &PairingWrite, instance: &InstanceWrite) -> Result<TransactWriteItem, Fault> {
+    fn update_instance(
+        &self,
+        write: &PairingWrite,
+        instance: &InstanceWrite,
+    ) -> Result<TransactWriteItem, Fault> {
         let change = instance_change(write, instance);
         let update = Update::builder()
             .table_name(&self.table)
@@ -201,7 +256,11 @@ enum Judgement {
 
 impl<'a> Open<'a> {
     fn new(index: usize, write: &'a PairingWrite) -> Self {
-        Self { index, write, instance: write.instance.as_ref() }
+        Self {
+            index,
+            write,
+            instance: write.instance.as_ref(),
+        }
     }
 
     fn actions(&self) -> usize {
@@ -213,13 +272,21 @@ impl<'a> Open<'a> {
         for (action, reason) in reasons.iter().enumerate() {
             match code(reason) {
                 "None" => {}
-                "ConditionalCheckFailed" if action == 1 && self.is_release_of_terminated(reason) => {
+                "ConditionalCheckFailed"
+                    if action == 1 && self.is_release_of_terminated(reason) =>
+                {
                     // It is gone already: the node is written without it.
                     self.instance = None;
                 }
                 "ConditionalCheckFailed" => return Ok(Judgement::Lost),
                 code if is_passing(code) => {}
-                code => return Err(invalid(OPERATION, code, reason.message().unwrap_or_default())),
+                code => {
+                    return Err(invalid(
+                        OPERATION,
+                        code,
+                        reason.message().unwrap_or_default(),
+                    ));
+                }
             }
         }
         Ok(Judgement::Again)
@@ -227,7 +294,11 @@ impl<'a> Open<'a> {
 
     fn is_release_of_terminated(&self, reason: &CancellationReason) -> bool {
         matches!(self.instance, Some(InstanceWrite::Release(_)))
-            && reason.item.as_ref().and_then(|item| read_text(item, "state")) == Some("terminated")
+            && reason
+                .item
+                .as_ref()
+                .and_then(|item| read_text(item, "state"))
+                == Some("terminated")
     }
 }
 
@@ -238,7 +309,10 @@ fn code(reason: &CancellationReason) -> &str {
 
 /// Reasons that pass by themselves (TransactWriteItems, cancellation reasons).
 fn is_passing(code: &str) -> bool {
-    matches!(code, "TransactionConflict" | "ProvisionedThroughputExceeded" | "ThrottlingError")
+    matches!(
+        code,
+        "TransactionConflict" | "ProvisionedThroughputExceeded" | "ThrottlingError"
+    )
 }
 
 /// Indexes of the writes, as many in a batch as a transaction takes; no batch names an item twice, which
@@ -249,7 +323,8 @@ fn batches(writes: &[PairingWrite]) -> Vec<Vec<usize>> {
     for (index, write) in writes.iter().enumerate() {
         let instance = write.instance.as_ref().map(instance_id);
         let fits = |batch: &Vec<usize>| {
-            batch.len() < MAX_TRANSACTION_WRITES && instance.is_none_or(|instance| !taken.contains(instance))
+            batch.len() < MAX_TRANSACTION_WRITES
+                && instance.is_none_or(|instance| !taken.contains(instance))
         };
         match batches.last_mut() {
             Some(batch) if fits(batch) => batch.push(index),
@@ -275,13 +350,22 @@ fn instance_id(write: &InstanceWrite) -> &InstanceId {
 fn instance_change(write: &PairingWrite, instance: &InstanceWrite) -> Expression {
     let generation = number(write.pairing.generation.get());
     match instance {
-        InstanceWrite::Pair { instance_id, address, deadline_ms } => Expression {
+        InstanceWrite::Pair {
+            instance_id,
+            address,
+            deadline_ms,
+        } => Expression {
             update: Some(
                 "SET #kind = :kind, instance_id = :id, #state = :paired, #node = :node, #generation = :generation, \
                  address = :address, deadline_ms = :deadline",
             ),
             condition: Some("attribute_not_exists(pk) OR #state = :paired"),
-            names: vec![("#kind", "kind"), ("#state", "state"), ("#node", "node"), ("#generation", "generation")],
+            names: vec![
+                ("#kind", "kind"),
+                ("#state", "state"),
+                ("#node", "node"),
+                ("#generation", "generation"),
+            ],
             values: vec![
                 (":kind", text("instance")),
                 (":id", text(instance_id.as_str())),

@@ -7,14 +7,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use spillway_control::fault::Fault;
 use spillway_control::record::{
-    AttemptKey, AttemptRecord, HeartbeatRecord, LaunchAnswer, NodeStatesRecord, RequestRecord, Stored,
+    AttemptKey, AttemptRecord, HeartbeatRecord, LaunchAnswer, NodeStatesRecord, RequestRecord,
+    Stored,
 };
 use spillway_core::config::Policy;
 use spillway_core::pairing::LaunchKey;
 
-use super::{DynamoTable, policy_key};
 use super::call::{Expression, invalid};
 use super::item::{Item, KEY, malformed, number, read_json, read_number, read_text, text};
+use super::{DynamoTable, policy_key};
 
 /// The largest JSON text in one item: DynamoDB's 400 KB less room for the other attributes.
 pub const MAX_RECORD_BYTES: usize = 350_000;
@@ -25,25 +26,43 @@ pub const RECORD_RETENTION_SECONDS: u64 = 30 * 24 * 3600;
 
 /// When an item written now may go.
 pub(super) fn expires_at_s() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     now.as_secs() + RECORD_RETENTION_SECONDS
 }
 
 impl DynamoTable {
     pub(super) async fn read_policy(&self) -> Result<Option<Policy>, Fault> {
-        let Some(item) = self.get(policy_key(&self.cluster)).await? else { return Ok(None) };
-        let text = read_text(&item, "policy").ok_or_else(|| malformed(&item, "it has no text policy"))?;
-        let policy = Policy::from_json(text).map_err(|error| malformed(&item, &error.to_string()))?;
+        let Some(item) = self.get(policy_key(&self.cluster)).await? else {
+            return Ok(None);
+        };
+        let text =
+            read_text(&item, "policy").ok_or_else(|| malformed(&item, "it has no text policy"))?;
+        let policy =
+            Policy::from_json(text).map_err(|error| malformed(&item, &error.to_string()))?;
         if policy.cluster != self.cluster {
-            return Err(malformed(&item, &format!("the policy is for cluster {}", policy.cluster)));
+            return Err(malformed(
+                &item,
+                &format!("the policy is for cluster {}", policy.cluster),
+            ));
         }
         Ok(Some(policy))
     }
 
-    pub(super) async fn read_request(&self, key: &LaunchKey) -> Result<Option<Stored<RequestRecord>>, Fault> {
-        let Some(item) = self.get(self.request_key(key)).await? else { return Ok(None) };
-        let version = read_number(&item, "version").ok_or_else(|| malformed(&item, "it has no number version"))?;
-        Ok(Some(Stored { record: read_json(&item, "record")?, version }))
+    pub(super) async fn read_request(
+        &self,
+        key: &LaunchKey,
+    ) -> Result<Option<Stored<RequestRecord>>, Fault> {
+        let Some(item) = self.get(self.request_key(key)).await? else {
+            return Ok(None);
+        };
+        let version = read_number(&item, "version")
+            .ok_or_else(|| malformed(&item, "it has no number version"))?;
+        Ok(Some(Stored {
+            record: read_json(&item, "record")?,
+            version,
+        }))
     }
 
     pub(super) async fn write_request(
@@ -54,15 +73,26 @@ impl DynamoTable {
     ) -> Result<bool, Fault> {
         let mut item = record_item(self.request_key(key), "request", record)?;
         item.insert("version".to_owned(), number(expected_version + 1));
-        item.insert("generation".to_owned(), number(record.request.generation.get()));
+        item.insert(
+            "generation".to_owned(),
+            number(record.request.generation.get()),
+        );
         item.insert("lease_until_ms".to_owned(), number(record.lease_until_ms));
-        item.insert("done".to_owned(), aws_sdk_dynamodb::types::AttributeValue::Bool(record.done));
+        item.insert(
+            "done".to_owned(),
+            aws_sdk_dynamodb::types::AttributeValue::Bool(record.done),
+        );
         item.insert("expires_at_s".to_owned(), number(expires_at_s()));
         self.put(item, version_is(expected_version)).await
     }
 
-    pub(super) async fn read_attempt(&self, key: &AttemptKey) -> Result<Option<AttemptRecord>, Fault> {
-        let Some(item) = self.get(self.attempt_key(key)).await? else { return Ok(None) };
+    pub(super) async fn read_attempt(
+        &self,
+        key: &AttemptKey,
+    ) -> Result<Option<AttemptRecord>, Fault> {
+        let Some(item) = self.get(self.attempt_key(key)).await? else {
+            return Ok(None);
+        };
         let mut record: AttemptRecord = read_json(&item, "record")?;
         if item.contains_key("answer") {
             record.answer = Some(read_json(&item, "answer")?);
@@ -70,14 +100,22 @@ impl DynamoTable {
         Ok(Some(record))
     }
 
-    pub(super) async fn write_attempt(&self, key: &AttemptKey, record: &AttemptRecord) -> Result<bool, Fault> {
+    pub(super) async fn write_attempt(
+        &self,
+        key: &AttemptKey,
+        record: &AttemptRecord,
+    ) -> Result<bool, Fault> {
         let mut item = record_item(self.attempt_key(key), "attempt", record)?;
         item.insert("client_token".to_owned(), text(&record.call.client_token));
         item.insert("expires_at_s".to_owned(), number(expires_at_s()));
         self.put(item, version_is(0)).await
     }
 
-    pub(super) async fn write_answer(&self, key: &AttemptKey, answer: &LaunchAnswer) -> Result<(), Fault> {
+    pub(super) async fn write_answer(
+        &self,
+        key: &AttemptKey,
+        answer: &LaunchAnswer,
+    ) -> Result<(), Fault> {
         let key = self.attempt_key(key);
         let change = Expression {
             update: Some("SET answer = :answer"),
@@ -88,11 +126,17 @@ impl DynamoTable {
         if self.update(key.clone(), change).await? {
             return Ok(());
         }
-        Err(invalid("UpdateItem", "NoSuchAttempt", &format!("item {key} is not there: an answer to no attempt")))
+        Err(invalid(
+            "UpdateItem",
+            "NoSuchAttempt",
+            &format!("item {key} is not there: an answer to no attempt"),
+        ))
     }
 
     pub(super) async fn read_heartbeat(&self) -> Result<Option<HeartbeatRecord>, Fault> {
-        let Some(item) = self.get(self.heartbeat_key()).await? else { return Ok(None) };
+        let Some(item) = self.get(self.heartbeat_key()).await? else {
+            return Ok(None);
+        };
         read_json(&item, "record").map(Some)
     }
 
@@ -122,7 +166,10 @@ impl DynamoTable {
 /// The item must be at this version; 0: it must not exist.
 pub(super) fn version_is(version: u64) -> Expression {
     if version == 0 {
-        return Expression { condition: Some("attribute_not_exists(pk)"), ..Expression::default() };
+        return Expression {
+            condition: Some("attribute_not_exists(pk)"),
+            ..Expression::default()
+        };
     }
     Expression {
         condition: Some("#version = :version"),
@@ -142,10 +189,18 @@ fn record_item(key: String, kind: &str, record: &impl Serialize) -> Result<Item,
 }
 
 fn json(key: &str, record: &impl Serialize) -> Result<String, Fault> {
-    let json = serde_json::to_string(record)
-        .map_err(|error| invalid("PutItem", "MalformedRecord", &format!("item {key}: {error}")))?;
+    let json = serde_json::to_string(record).map_err(|error| {
+        invalid(
+            "PutItem",
+            "MalformedRecord",
+            &format!("item {key}: {error}"),
+        )
+    })?;
     if json.len() > MAX_RECORD_BYTES {
-        let message = format!("item {key}: {} bytes, the table takes {MAX_RECORD_BYTES} in one record", json.len());
+        let message = format!(
+            "item {key}: {} bytes, the table takes {MAX_RECORD_BYTES} in one record",
+            json.len()
+        );
         return Err(invalid("PutItem", "RecordTooLarge", &message));
     }
     Ok(json)
