@@ -49,10 +49,11 @@ impl Tally {
         self.0.insert(name, value);
     }
 
-    /// Takes in another's counts.
+    /// Takes in another's counts, and of two ages the greater.
     pub fn merge(&mut self, other: &Self) {
         for (name, value) in &other.0 {
-            *self.0.entry(name).or_default() += value;
+            let own = self.0.entry(name).or_default();
+            *own = if *name == HEARTBEAT_AGE_SECONDS { own.max(*value) } else { *own + value };
         }
     }
 

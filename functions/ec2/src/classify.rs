@@ -156,3 +156,70 @@ where
         message,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_is_listed_once() {
+        for (index, (code, _)) in KINDS.iter().enumerate() {
+            assert!(
+                KINDS[..index].iter().all(|(other, _)| other != code),
+                "{code}"
+            );
+        }
+    }
+
+    /// What operators of fleets have met (Karpenter's and GitHub's runners' lists among them), by what
+    /// helped.
+    #[test]
+    fn every_code_met_in_practice_has_its_class() {
+        let expected = [
+            (
+                FaultKind::Unfulfillable,
+                "InsufficientInstanceCapacity InsufficientCapacityOnHost UnfulfillableCapacity Unsupported \
+                 MaxSpotInstanceCountExceeded VcpuLimitExceeded MaxFleetCountExceeded \
+                 MaxSpotFleetRequestCountExceeded TargetCapacityLimitExceededException ResourceLimitExceeded \
+                 ReservationCapacityExceeded InsufficientFreeAddressesInSubnet \
+                 AuthFailure.ServiceLinkedRoleCreationNotPermitted",
+            ),
+            (
+                FaultKind::Throttled,
+                "RequestLimitExceeded Throttling ThrottlingException EC2ThrottledException",
+            ),
+            (
+                FaultKind::Transient,
+                "InternalError Unavailable ServiceUnavailable RequestTimeout",
+            ),
+            (
+                FaultKind::Denied,
+                "UnauthorizedOperation PendingVerification",
+            ),
+            (
+                FaultKind::Invalid,
+                "InvalidLaunchTemplateName.NotFoundException InvalidLaunchTemplateId.NotFound \
+                 InvalidAMIID.NotFound InvalidAMIID.Malformed InvalidParameterValue InvalidUserData.Malformed",
+            ),
+            (FaultKind::Conflict, "IdempotentParameterMismatch"),
+            (FaultKind::NotFound, "InvalidInstanceID.NotFound"),
+        ];
+        for (kind, codes) in expected {
+            for code in codes.split_whitespace() {
+                // EC2 sends most of them with 400, throttling and capacity with 503 or 500 as well.
+                for status in [None, Some(400), Some(503)] {
+                    assert_eq!(kind_of(code, status), kind, "{code} with {status:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_unknown_code_is_judged_by_its_status() {
+        assert_eq!(kind_of("Brandnew", Some(400)), FaultKind::Invalid);
+        assert_eq!(kind_of("Brandnew", Some(403)), FaultKind::Denied);
+        assert_eq!(kind_of("Brandnew", Some(429)), FaultKind::Throttled);
+        assert_eq!(kind_of("Brandnew", Some(500)), FaultKind::Transient);
+        assert_eq!(kind_of("Brandnew", None), FaultKind::Invalid);
+    }
+}
