@@ -17,6 +17,7 @@ use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_http_client::{Builder, Connector};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use spillway_core::config::AwsAccess;
 
 /// How long a connection may take to open. Across an ocean it takes a quarter of a second; what takes
@@ -101,7 +102,7 @@ fn http_client(access: &AwsAccess) -> Result<SharedHttpClient, AwsError> {
                 .tls_context(tls.clone())
                 .proxy_config(proxy.clone());
             connector.set_connector_settings(settings.cloned());
-            connector.set_sleep_impl(components.and_then(|components| components.sleep_impl()));
+            connector.set_sleep_impl(components.and_then(RuntimeComponents::sleep_impl));
             connector.build()
         }),
     )

@@ -1,4 +1,4 @@
-//! Finds and reads `spillway.toml` for the programs and the agent, which are given nothing but SLURM_CONF.
+//! Finds and reads `spillway.toml` for the programs and the agent, which are given nothing but `SLURM_CONF`.
 
 use std::path::{Path, PathBuf};
 
@@ -22,7 +22,7 @@ pub enum LoadError {
     Content(#[from] ConfigErrors),
 }
 
-/// The file beside the slurm.conf that SLURM_CONF names, else the one in `/etc/spillway`.
+/// The file beside the slurm.conf that `SLURM_CONF` names, else the one in `/etc/spillway`.
 pub fn default_file() -> PathBuf {
     std::env::var_os("SLURM_CONF")
         .map(|slurm_conf| Path::new(&slurm_conf).with_file_name(FILE_NAME))

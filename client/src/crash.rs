@@ -9,26 +9,26 @@ const VARIABLE: &str = "SPILLWAY_CRASH_AT";
 /// Where the process can be made to die.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CrashPoint {
-    /// A request is durable in the spool; the agent does not know yet. In the programs and the agent.
-    AfterFsync,
-    /// All parts of a request are on the queue; the spool still holds it.
-    AfterSend,
-    /// An envelope was received; nothing was done with it.
-    AfterReceive,
-    /// slurmctld was told; nobody else was, and nothing was written down.
-    AfterScontrol,
-    /// The envelope is acknowledged; its message is still on the queue.
-    AfterAcknowledge,
+    /// After a request is durable in the spool; the agent does not know yet. In the programs and the agent.
+    Fsync,
+    /// After all parts of a request are on the queue; the spool still holds it.
+    Send,
+    /// After envelopes were received; nothing was done with them.
+    Receive,
+    /// After slurmctld was told; nobody else was, and nothing was written down.
+    Scontrol,
+    /// After an envelope was acknowledged; its message is still on the queue.
+    Acknowledge,
 }
 
 impl CrashPoint {
     fn name(self) -> &'static str {
         match self {
-            Self::AfterFsync => "after-fsync",
-            Self::AfterSend => "after-send",
-            Self::AfterReceive => "after-receive",
-            Self::AfterScontrol => "after-scontrol",
-            Self::AfterAcknowledge => "after-acknowledge",
+            Self::Fsync => "after-fsync",
+            Self::Send => "after-send",
+            Self::Receive => "after-receive",
+            Self::Scontrol => "after-scontrol",
+            Self::Acknowledge => "after-acknowledge",
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The three programs that slurmctld runs: `spillway-resume`, `spillway-suspend` and
 //! `spillway-resume-fail`. Each reads what Slurm gave it, stamps, writes one file into the spool, wakes
 //! the agent and exits, in milliseconds and whatever AWS does. Slurm gives them one argument and in the
-//! environment no more than SLURM_CONF and SLURM_RESUME_FILE, throws their output away and only logs
+//! environment no more than `SLURM_CONF` and `SLURM_RESUME_FILE`, throws their output away and only logs
 //! their exit status.
 
 mod complain;

@@ -15,7 +15,7 @@ pub use node_row::NodeRow;
 
 use crate::jobs_file;
 
-/// Nodes told of in one `scontrol update`: slurmctld holds its node lock for all of them (ParallelCluster
+/// Nodes told of in one `scontrol update`: slurmctld holds its node lock for all of them (`ParallelCluster`
 /// does the same), and the command line stays far below the kernel's 128 KB an argument.
 pub const UPDATE_BATCH: usize = 100;
 

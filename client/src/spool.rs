@@ -95,7 +95,7 @@ impl Spool {
             .map_err(FileError::on("write", &self.stamp))?;
         let path = self.path(generation, WAITING);
         files::replace(&path, make(generation).to_text().as_bytes(), Keep::Durably)?;
-        crash::point(CrashPoint::AfterFsync);
+        crash::point(CrashPoint::Fsync);
         Ok(generation)
     }
 

@@ -1,12 +1,11 @@
 //! How the programs wake the agent: they connect to its socket and it answers `ok`. Nothing else is said;
 //! what is to be done lies in the spool, so a lost wake costs a delay and no more.
 
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
@@ -19,7 +18,6 @@ const ANSWER: &[u8] = b"ok\n";
 
 /// Wakes the agent. An error means that none answered within [`WAKE_TIMEOUT`].
 pub fn wake(path: &Path) -> io::Result<()> {
-    let (_directory, short) = within_limit(path)?;
     let stream = socket(
         AddressFamily::Unix,
         SockType::Stream,
@@ -27,7 +25,7 @@ pub fn wake(path: &Path) -> io::Result<()> {
         None,
     )?;
     // Without blocking: a full backlog, which means a stuck agent, is an error and not a wait.
-    connect(stream.as_raw_fd(), &UnixAddr::new(&short)?)?;
+    connect(stream.as_raw_fd(), &UnixAddr::new(path)?)?;
     let mut stream = UnixStream::from(stream);
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(WAKE_TIMEOUT))?;
@@ -41,8 +39,7 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let (_directory, short) = within_limit(path)?;
-    let listener = UnixListener::bind(short)?;
+    let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     Ok(listener)
 }
@@ -63,19 +60,6 @@ pub fn serve(listener: &UnixListener, woken: impl Fn()) {
     }
 }
 
-/// A path for the socket that fits into the 108 bytes of a Unix address however deep the directory is,
-/// and the open directory that it leads through.
-fn within_limit(path: &Path) -> io::Result<(File, PathBuf)> {
-    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(io::Error::other("the socket's path names no file"));
-    };
-    let directory = File::open(directory)?;
-    let short = Path::new("/proc/self/fd")
-        .join(directory.as_raw_fd().to_string())
-        .join(name);
-    Ok((directory, short))
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -85,18 +69,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wakes_through_a_path_longer_than_a_unix_address() {
+    fn each_wake_is_answered_and_heard() {
         let directory = tempfile::tempdir().unwrap();
-        let deep = directory.path().join("d".repeat(120));
-        std::fs::create_dir(&deep).unwrap();
-        let path = deep.join("agent.sock");
+        let path = directory.path().join("agent.sock");
         let listener = listen(&path).unwrap();
         let woken = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&woken);
         std::thread::spawn(move || {
             serve(&listener, || {
                 count.fetch_add(1, Ordering::SeqCst);
-            })
+            });
         });
         wake(&path).unwrap();
         wake(&path).unwrap();

@@ -174,7 +174,7 @@ async fn tell(
 ) -> Result<(), SlurmError> {
     match tell_slurm(agent, update, batch).await {
         Ok(()) => {
-            crash::point(CrashPoint::AfterScontrol);
+            crash::point(CrashPoint::Scontrol);
             let mut ledger = agent.ledger();
             for target in batch {
                 debug!(node = %target.node, address = ?target.address, "told slurmctld");

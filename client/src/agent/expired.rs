@@ -50,7 +50,7 @@ async fn fail(agent: &Agent, request: &Header) -> Result<Result<(), SlurmError>,
         match agent.slurm.fail(batch, reason).await {
             Err(error @ SlurmError::Away { .. }) => return Ok(Err(error)),
             Err(error @ SlurmError::Refused { .. }) => {
-                warn!(request_id = %request.request_id, "{error}")
+                warn!(request_id = %request.request_id, "{error}");
             }
             Ok(()) => info!(
                 request_id = %request.request_id,

@@ -86,12 +86,12 @@ mod tests {
         }
     }
 
-    fn history(generation: u64, resume: bool, applied: u64) -> Option<NodeHistory> {
-        Some(NodeHistory {
+    fn history(generation: u64, resume: bool, applied: u64) -> NodeHistory {
+        NodeHistory {
             generation: Generation::new(generation).unwrap(),
             resume,
             applied,
-        })
+        }
     }
 
     /// The verdict on update `number` that answers request 7.
@@ -117,22 +117,30 @@ mod tests {
     #[test]
     fn by_what_was_last_asked() {
         let coming = row("ALLOCATED+CLOUD+NOT_RESPONDING+POWERING_UP", "cloud1");
-        for fail in [false, true] {
-            let verdict = |number, history| verdict(fail, number, history, Some(&coming));
-            assert_eq!(verdict(1, history(7, true, 0)), "apply");
-            assert_eq!(verdict(1, None), "stale");
-            assert_eq!(verdict(1, history(6, true, 0)), "stale");
-            assert_eq!(verdict(1, history(8, true, 0)), "stale");
-            assert_eq!(verdict(1, history(7, false, 0)), "stale");
-            assert_eq!(verdict(2, history(7, true, 1)), "apply");
-            assert_eq!(verdict(2, history(7, true, 2)), "already so");
-            assert_eq!(verdict(2, history(7, true, 3)), "stale");
+        let table = [
+            (1, Some(history(7, true, 0)), "apply"),
+            (1, None, "stale"),
+            (1, Some(history(6, true, 0)), "stale"),
+            (1, Some(history(8, true, 0)), "stale"),
+            (1, Some(history(7, false, 0)), "stale"),
+            (2, Some(history(7, true, 1)), "apply"),
+            (2, Some(history(7, true, 2)), "already so"),
+            (2, Some(history(7, true, 3)), "stale"),
+        ];
+        for (number, history, expected) in table {
+            for fail in [false, true] {
+                assert_eq!(
+                    verdict(fail, number, history, Some(&coming)),
+                    expected,
+                    "{history:?}"
+                );
+            }
         }
     }
 
     #[test]
     fn by_what_slurmctld_says() {
-        let asked = history(7, true, 0);
+        let asked = Some(history(7, true, 0));
         let table = [
             (
                 "ALLOCATED+CLOUD+NOT_RESPONDING+POWERING_UP",

@@ -90,7 +90,7 @@ async fn pass(agent: &Agent) -> Result<Option<SqsError>, LedgerError> {
         }
     }
     let error = failed.pop().map(|(_, error)| error);
-    *agent.send_trouble() = error.clone();
+    agent.send_trouble().clone_from(&error);
     Ok(error)
 }
 
@@ -102,7 +102,7 @@ async fn send(agent: &Agent, request: &Header) -> Result<Result<(), SqsError>, L
             return Ok(Err(error));
         }
     }
-    crash::point(CrashPoint::AfterSend);
+    crash::point(CrashPoint::Send);
     agent.ledger().sent(request.generation)?;
     info!(
         request_id = %request.request_id,

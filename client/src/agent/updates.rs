@@ -44,7 +44,7 @@ pub async fn run(agent: Arc<Agent>) -> Result<(), LedgerError> {
                     pause = PAUSE_MIN;
                     continue;
                 }
-                crash::point(CrashPoint::AfterReceive);
+                crash::point(CrashPoint::Receive);
                 if let Err(error) = handle(&agent, &received).await {
                     warn!("slurmctld cannot be told: {error}");
                     // Receiving on would only spend the messages' receive counts.
@@ -128,7 +128,7 @@ async fn see_through(
         results,
     });
     agent.report(report).await?;
-    crash::point(CrashPoint::AfterAcknowledge);
+    crash::point(CrashPoint::Acknowledge);
     let mut ledger = agent.ledger();
     ledger
         .memory()

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::config::timeout::TimeoutConfig;
-use aws_sdk_sqs::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 use spillway_core::config::{ClientConfig, Queues};
 
 use super::{AwsError, CALL_TIMEOUT, CONNECT_TIMEOUT};
@@ -129,6 +129,7 @@ impl Sqs {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
 fn classify<E>(error: SdkError<E>) -> SqsError
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
@@ -138,6 +139,22 @@ where
             code: refusal.code().unwrap_or("unknown").to_owned(),
             message: refusal.message().unwrap_or("no message").to_owned(),
         },
-        None => SqsError::Unreachable(DisplayErrorContext(&error).to_string()),
+        None => SqsError::Unreachable(with_sources(&error)),
     }
+}
+
+/// An error and what caused it, in words: the SDK's own says "dispatch failure" and no more.
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let said = cause.to_string();
+        // Some repeat their cause.
+        if !words.ends_with(&said) {
+            words.push_str(": ");
+            words.push_str(&said);
+        }
+        source = cause.source();
+    }
+    words
 }

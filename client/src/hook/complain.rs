@@ -11,6 +11,7 @@ use aws_smithy_types::date_time::{DateTime, Format};
 
 use super::Program;
 use crate::clock;
+use crate::files;
 
 /// The system's log; its socket is where syslog(3) expects it.
 const SYSLOG: &str = "/dev/log";
@@ -36,7 +37,9 @@ pub fn about(program: Program, arguments: &[String], message: &str, spool: Optio
         let tagged = format!("<{PRIORITY}>{name}[{}]: {line}", std::process::id());
         let _ = socket.send_to(tagged.as_bytes(), SYSLOG);
     }
-    if let Some(spool) = spool {
+    if let Some(spool) = spool
+        && files::make_directory(spool).is_ok()
+    {
         append(&spool.join("programs.log"), &line);
     }
 }

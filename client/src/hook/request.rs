@@ -52,7 +52,7 @@ pub fn resume(
     let parts = number(split::split(names, jobs), message);
     let subject = Subject {
         target: Target::Resume,
-        request_id: request_id.clone(),
+        request_id,
         generation,
         deadline_ms: Some(deadline_ms),
         nodes,
@@ -86,7 +86,7 @@ pub fn suspend(
     let parts = number(split::split(names, Vec::new()), message);
     let subject = Subject {
         target: Target::Suspend,
-        request_id: request_id.clone(),
+        request_id,
         generation,
         deadline_ms: None,
         nodes,

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
-/// The longest a command may take. Slurm's own MessageTimeout is 10 s by default and its commands try
+/// The longest a command may take. Slurm's own `MessageTimeout` is 10 s by default and its commands try
 /// more than once; what takes longer than this will not come.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Words in scontrol's complaints that speak of slurmctld's or munge's trouble and not of the request
-/// (src/common/slurm_errno.c and slurm_protocol_api.c).
+/// (`src/common/slurm_errno.c`, `slurm_protocol_api.c`).
 const TRANSIENT_WORDS: [&str; 8] = [
     "Unable to contact",
     "connect failure",
@@ -44,7 +44,7 @@ pub enum SlurmError {
     },
 }
 
-/// Runs a command with the environment we were given (SLURM_CONF) and returns what it printed.
+/// Runs a command with the environment we were given (`SLURM_CONF`) and returns what it printed.
 pub async fn run(
     path: &Path,
     program: &'static str,

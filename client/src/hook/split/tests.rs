@@ -5,7 +5,10 @@ use std::num::NonZeroU32;
 
 use proptest::prelude::*;
 use spillway_core::hostlist::Hostlist;
+use spillway_core::message::{Message, ResumeQueueBody};
+use spillway_core::name::{ClusterName, Generation, MAX_GENERATION, RequestId};
 
+use super::super::request::resume;
 use super::*;
 
 fn job(id: u32, nodes: &[String]) -> Job {
@@ -108,9 +111,40 @@ proptest! {
                     prop_assert!(own.contains(&node), "job {} is torn", job.job_id);
                 }
             }
-            let bytes = part.nodes.len() + part.jobs.iter().map(json_bytes).sum::<usize>();
-            let is_one_bundle = part.jobs.len() > 1 && parts.len() == 1;
-            prop_assert!(bytes + 300 <= MAX_REQUEST_BYTES || is_one_bundle || part.jobs.len() > 1);
         }
+    }
+
+    #[test]
+    fn no_part_is_over_the_limit(sizes in proptest::collection::vec(1_usize..40, 1..2000)) {
+        let mut count = 0;
+        let mut nodes = Vec::new();
+        let mut jobs = Vec::new();
+        for (size, id) in sizes.iter().zip(1..) {
+            let own: Vec<String> = (count..count + size).map(|number| format!("cloud-{number}")).collect();
+            count += size;
+            jobs.push(job(id, &own));
+            nodes.extend(own);
+        }
+        let generation = Generation::new(MAX_GENERATION).unwrap();
+        let entry = resume(
+            &ClusterName::new("c".repeat(40)).unwrap(),
+            RequestId::new("r".repeat(64)).unwrap(),
+            generation,
+            60_000,
+            Hostlist::parse(&fold(nodes.clone())).unwrap(),
+            &names(&nodes),
+            jobs,
+        );
+        let mut seen = 0;
+        for (part, number) in entry.parts.iter().zip(1..) {
+            prop_assert!(part.len() <= MAX_REQUEST_BYTES, "{} bytes", part.len());
+            let message: Message<ResumeQueueBody> = serde_json::from_str(part).unwrap();
+            let ResumeQueueBody::Resume(request) = message.body else {
+                panic!("no resume");
+            };
+            prop_assert_eq!((request.part, request.parts as usize), (number, entry.parts.len()));
+            seen += expand(&request.nodes).len();
+        }
+        prop_assert_eq!(seen, nodes.len());
     }
 }
