@@ -2,15 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use spillway_core::config::{ConfigErrors, Site};
 
 use super::push;
 use super::{EXIT_FAILED, EXIT_OK, output};
-
-/// The file's name.
-const FILE_NAME: &str = "spillway.toml";
+use crate::config::{LoadError, default_file, load};
 
 /// `config …`
 #[derive(Debug, Subcommand)]
@@ -49,33 +46,18 @@ pub fn run(command: ConfigCommand) -> anyhow::Result<u8> {
         ConfigCommand::Check(arguments) => check(arguments),
         ConfigCommand::Push(arguments) => {
             let file = arguments.file.unwrap_or_else(default_file);
-            let site = read(&file)??;
-            push::run(&site, arguments.table)
+            push::run(&load(&file)?, arguments.table)
         }
     }
 }
 
-/// The file that the head node's programs use: beside slurm.conf, else in /etc/spillway.
-fn default_file() -> PathBuf {
-    let slurm_conf = std::env::var_os("SLURM_CONF").map(PathBuf::from);
-    let slurm_conf = slurm_conf.unwrap_or_else(|| PathBuf::from("/etc/slurm/slurm.conf"));
-    let beside = slurm_conf.with_file_name(FILE_NAME);
-    if beside.exists() {
-        return beside;
-    }
-    Path::new("/etc/spillway").join(FILE_NAME)
-}
-
-/// The site, or what is wrong with the file; the outer error is that it cannot be read at all.
-fn read(file: &Path) -> anyhow::Result<Result<Site, ConfigErrors>> {
-    let text = std::fs::read_to_string(file)
-        .with_context(|| format!("cannot read the configuration {}", file.display()))?;
-    Ok(Site::parse(&text, &file.display().to_string()))
-}
-
 fn check(arguments: CheckArguments) -> anyhow::Result<u8> {
     let file = arguments.file.unwrap_or_else(default_file);
-    let parsed = read(&file)?;
+    let parsed = match load(&file) {
+        Ok(site) => Ok(site),
+        Err(LoadError::Content(errors)) => Err(errors),
+        Err(error) => return Err(error.into()),
+    };
     if arguments.json {
         output::print_line(&as_json(&file, &parsed).to_string())?;
     } else {
