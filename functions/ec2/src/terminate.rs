@@ -1,5 +1,7 @@
 //! Terminating: one id that EC2 refuses fails its whole call, so the call is split until the rest is done.
 
+use std::collections::HashSet;
+
 use spillway_control::fault::{Fault, FaultKind};
 use spillway_core::name::InstanceId;
 use tracing::{info, warn};
@@ -8,12 +10,16 @@ use crate::{Ec2Client, classify};
 
 const OPERATION: &str = "TerminateInstances";
 
+/// So many single instances refused mean that it is not about single instances: a right is missing, and
+/// asking for each alone would use up the time.
+const MAX_REFUSALS: usize = 8;
+
 impl Ec2Client {
     /// Terminates all of `ids` that can be. Ids that EC2 does not know count as terminated. Where some could
     /// not be terminated for another reason, the first such reason is the answer, after the rest is done.
     pub(crate) async fn terminate_ids(&self, ids: &[InstanceId]) -> Result<Vec<InstanceId>, Fault> {
         let mut done = Vec::with_capacity(ids.len());
-        let mut refused = None;
+        let mut refused = Vec::new();
         let mut open = vec![ids.to_vec()];
         while let Some(ids) = open.pop() {
             if ids.is_empty() {
@@ -24,11 +30,14 @@ impl Ec2Client {
                 continue;
             };
             match (fault.kind, ids.as_slice()) {
-                (FaultKind::NotFound, [only]) => {
-                    info!(instance_id = %only, "EC2 does not know it (any more): counted as terminated");
-                    done.extend(ids);
+                (FaultKind::NotFound, _) => {
+                    let (unknown, others) = unknown(&ids, &fault.message);
+                    if !unknown.is_empty() {
+                        info!(instances = ?unknown, "EC2 does not know them (any more): counted as terminated");
+                    }
+                    done.extend(unknown);
+                    open.extend(others);
                 }
-                (FaultKind::NotFound, _) => open.extend(split(&ids, &fault.message)),
                 // One instance that is protected, or not ours, stands for its whole call.
                 (FaultKind::Invalid | FaultKind::Denied, [_, _, ..]) => {
                     let (first, second) = ids.split_at(ids.len() / 2);
@@ -36,12 +45,15 @@ impl Ec2Client {
                 }
                 (FaultKind::Invalid | FaultKind::Denied, _) => {
                     warn!(instances = ?ids, %fault, "EC2 refuses to terminate");
-                    refused = refused.or(Some(fault));
+                    refused.push(fault);
+                    if refused.len() >= MAX_REFUSALS {
+                        break;
+                    }
                 }
                 _ => return Err(fault),
             }
         }
-        refused.map_or(Ok(done), Err)
+        refused.into_iter().next().map_or(Ok(done), Err)
     }
 
     async fn terminate_all_of(&self, ids: &[InstanceId]) -> Result<(), Fault> {
@@ -58,21 +70,22 @@ impl Ec2Client {
     }
 }
 
-/// The ids in two calls: those that EC2's message names as unknown, each alone, and the others. Where it
-/// names none, two halves.
-fn split(ids: &[InstanceId], message: &str) -> Vec<Vec<InstanceId>> {
-    let named = |id: &&InstanceId| {
-        message
-            .split(|c: char| !c.is_ascii_alphanumeric() && c != '-')
-            .any(|word| word == id.as_str())
-    };
-    let (unknown, others): (Vec<&InstanceId>, Vec<&InstanceId>) = ids.iter().partition(named);
-    if unknown.is_empty() || others.is_empty() {
-        let (first, second) = ids.split_at(ids.len() / 2);
-        return vec![first.to_vec(), second.to_vec()];
+/// Those of `ids` that EC2's message names as unknown, and the calls to make for the others. Where it names
+/// none, an id alone is the unknown one, and of several each half is asked for by itself.
+fn unknown(ids: &[InstanceId], message: &str) -> (Vec<InstanceId>, Vec<Vec<InstanceId>>) {
+    let words: HashSet<&str> = message
+        .split(|c: char| !c.is_ascii_alphanumeric() && c != '-')
+        .collect();
+    let (named, others): (Vec<InstanceId>, Vec<InstanceId>) = ids
+        .iter()
+        .cloned()
+        .partition(|id| words.contains(id.as_str()));
+    match (named.as_slice(), others.as_slice()) {
+        ([], [_]) => (others, Vec::new()),
+        ([], _) => {
+            let (first, second) = others.split_at(others.len() / 2);
+            (Vec::new(), vec![first.to_vec(), second.to_vec()])
+        }
+        _ => (named, vec![others]),
     }
-    vec![
-        unknown.into_iter().cloned().collect(),
-        others.into_iter().cloned().collect(),
-    ]
 }

@@ -21,6 +21,9 @@ use crate::metrics;
 /// use up the others' time.
 const RECORDS_AT_ONCE: usize = 5;
 
+/// How much of a reason is kept: what a message got wrong may be repeated in it, and that can be all of it.
+const MAX_REASON_CHARS: usize = 500;
+
 /// Why a record was not carried out.
 #[derive(Debug)]
 pub enum Failure {
@@ -129,7 +132,7 @@ fn read<T: DeserializeOwned>(record: &SqsMessage, own: &ClusterName) -> Result<(
     Ok((body, sent_ms))
 }
 
-/// An error with its causes, on one line.
+/// An error with its causes, of bounded length.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -140,7 +143,7 @@ fn chain(error: &dyn std::error::Error) -> String {
         }
         source = cause.source();
     }
-    text
+    text.chars().take(MAX_REASON_CHARS).collect()
 }
 
 impl From<LaunchError> for Failure {

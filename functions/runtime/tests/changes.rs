@@ -12,8 +12,11 @@ use spillway_core::name::{ClusterName, NodeName};
 use spillway_runtime::{Invocation, handle_changes};
 
 fn event(path: &str) -> Event {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../events/callback").join(path);
-    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../events/callback")
+        .join(path);
+    let text =
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     serde_json::from_str(&text).unwrap()
 }
 
@@ -23,15 +26,24 @@ async fn run(
     result: impl Fn() -> Result<Tally, Fault>,
 ) -> (Vec<String>, Vec<Option<String>>) {
     let cluster = ClusterName::new("lab").unwrap();
-    let invocation =
-        Invocation { function: "callback", cluster: &cluster, request_id: "r-1", ends_ms: u64::MAX };
+    let invocation = Invocation {
+        function: "callback",
+        cluster: &cluster,
+        request_id: "r-1",
+        ends_ms: u64::MAX,
+    };
     let nodes = RefCell::new(Vec::new());
     let work = async |due: BTreeSet<NodeName>| {
-        nodes.borrow_mut().extend(due.iter().map(ToString::to_string));
+        nodes
+            .borrow_mut()
+            .extend(due.iter().map(ToString::to_string));
         result()
     };
     let response = handle_changes(&invocation, event(path), work).await;
-    let again = response.batch_item_failures.into_iter().map(|failure| failure.item_identifier);
+    let again = response
+        .batch_item_failures
+        .into_iter()
+        .map(|failure| failure.item_identifier);
     (nodes.into_inner(), again.collect())
 }
 

@@ -13,8 +13,11 @@ use spillway_core::name::ClusterName;
 use spillway_runtime::{Failure, Invocation, handle_messages};
 
 fn event(path: &str) -> SqsEvent {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../events").join(path);
-    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../events")
+        .join(path);
+    let text =
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     serde_json::from_str(&text).unwrap()
 }
 
@@ -37,7 +40,12 @@ async fn run<T: DeserializeOwned + Clone>(
     result: impl Fn(&T) -> Result<Tally, Failure>,
 ) -> Batch<T> {
     let cluster = ClusterName::new("lab").unwrap();
-    let invocation = Invocation { function: "test", cluster: &cluster, request_id: "r-1", ends_ms };
+    let invocation = Invocation {
+        function: "test",
+        cluster: &cluster,
+        request_id: "r-1",
+        ends_ms,
+    };
     let (done, set_aside) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));
     let quarantine = async |body: &str, reason: &str| {
         if !can_set_aside {
@@ -49,19 +57,31 @@ async fn run<T: DeserializeOwned + Clone>(
                 message: String::new(),
             });
         }
-        set_aside.borrow_mut().push((body.to_owned(), reason.to_owned()));
+        set_aside
+            .borrow_mut()
+            .push((body.to_owned(), reason.to_owned()));
         Ok(())
     };
     let work = async |body: T, sent_ms: u64| {
         done.borrow_mut().push((body.clone(), sent_ms));
         result(&body)
     };
-    let SqsBatchResponse { batch_item_failures, .. } =
-        handle_messages(&invocation, event, quarantine, work).await;
-    let again = batch_item_failures.into_iter().map(|failure| failure.item_identifier).collect();
-    Batch { done: done.into_inner(), set_aside: set_aside.into_inner(), again }
+    let SqsBatchResponse {
+        batch_item_failures,
+        ..
+    } = handle_messages(&invocation, event, quarantine, work).await;
+    let again = batch_item_failures
+        .into_iter()
+        .map(|failure| failure.item_identifier)
+        .collect();
+    Batch {
+        done: done.into_inner(),
+        set_aside: set_aside.into_inner(),
+        again,
+    }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "a use-case that succeeds")]
 fn fine<T>(_: &T) -> Result<Tally, Failure> {
     Ok(Tally::default())
 }
@@ -70,12 +90,27 @@ const LONG: u64 = u64::MAX;
 
 #[tokio::test]
 async fn a_resume_and_its_timer_reach_launch_with_the_moment_they_were_sent() {
-    let batch = run(event("launch/resume.json"), LONG, true, fine::<ResumeQueueBody>).await;
+    let batch = run(
+        event("launch/resume.json"),
+        LONG,
+        true,
+        fine::<ResumeQueueBody>,
+    )
+    .await;
     let [(ResumeQueueBody::Resume(request), 1_790_000_000_250)] = batch.done.as_slice() else {
         panic!("{:?}", batch.done)
     };
-    assert_eq!((request.nodes.as_str(), request.jobs.len()), ("burst-[1-2],gpu-1", 2));
-    let batch = run(event("launch/continue.json"), LONG, true, fine::<ResumeQueueBody>).await;
+    assert_eq!(
+        (request.nodes.as_str(), request.jobs.len()),
+        ("burst-[1-2],gpu-1", 2)
+    );
+    let batch = run(
+        event("launch/continue.json"),
+        LONG,
+        true,
+        fine::<ResumeQueueBody>,
+    )
+    .await;
     let [(ResumeQueueBody::Continue(timer), _)] = batch.done.as_slice() else {
         panic!("{:?}", batch.done)
     };
@@ -84,20 +119,40 @@ async fn a_resume_and_its_timer_reach_launch_with_the_moment_they_were_sent() {
 
 #[tokio::test]
 async fn a_malformed_message_and_another_clusters_are_set_aside_and_harm_no_other() {
-    let batch =
-        run(event("launch/one-malformed-of-four.json"), LONG, true, fine::<ResumeQueueBody>).await;
+    let batch = run(
+        event("launch/one-malformed-of-four.json"),
+        LONG,
+        true,
+        fine::<ResumeQueueBody>,
+    )
+    .await;
     assert_eq!(batch.done.len(), 2);
     assert_eq!(batch.again, [""; 0]);
-    let [malformed, other] = batch.set_aside.as_slice() else { panic!("{:?}", batch.set_aside) };
-    assert!(malformed.0.ends_with(r#""kind":"resume","#), "the body is kept word for word: {}", malformed.0);
-    assert!(malformed.1.starts_with("message is malformed: EOF"), "{}", malformed.1);
+    let [malformed, other] = batch.set_aside.as_slice() else {
+        panic!("{:?}", batch.set_aside)
+    };
+    assert!(
+        malformed.0.ends_with(r#""kind":"resume","#),
+        "the body is kept word for word: {}",
+        malformed.0
+    );
+    assert!(
+        malformed.1.starts_with("message is malformed: EOF"),
+        "{}",
+        malformed.1
+    );
     assert_eq!(other.1, r#"message is for cluster "other", this is "lab""#);
 }
 
 #[tokio::test]
 async fn what_cannot_be_set_aside_is_delivered_again() {
-    let batch =
-        run(event("launch/one-malformed-of-four.json"), LONG, false, fine::<ResumeQueueBody>).await;
+    let batch = run(
+        event("launch/one-malformed-of-four.json"),
+        LONG,
+        false,
+        fine::<ResumeQueueBody>,
+    )
+    .await;
     let mut again = batch.again;
     again.sort();
     assert_eq!(again, [message_id(2), message_id(3)]);
@@ -121,17 +176,32 @@ async fn a_lasting_failure_is_set_aside_a_passing_one_and_a_panic_are_delivered_
 #[tokio::test]
 async fn nothing_is_begun_when_time_runs_out() {
     let batch = run(event("report/agent.json"), 0, true, fine::<ReportBody>).await;
-    assert_eq!((batch.done.len(), batch.set_aside.len(), batch.again.len()), (0, 0, 3));
+    assert_eq!(
+        (batch.done.len(), batch.set_aside.len(), batch.again.len()),
+        (0, 0, 3)
+    );
 }
 
 #[tokio::test]
 async fn what_slurm_suspends_and_what_we_release_reach_terminate() {
-    let batch = run(event("terminate/suspend.json"), LONG, true, fine::<SuspendQueueBody>).await;
+    let batch = run(
+        event("terminate/suspend.json"),
+        LONG,
+        true,
+        fine::<SuspendQueueBody>,
+    )
+    .await;
     let [(SuspendQueueBody::Suspend(request), _)] = batch.done.as_slice() else {
         panic!("{:?}", batch.done)
     };
     assert_eq!(request.cause, SuspendCause::Suspend);
-    let batch = run(event("terminate/release.json"), LONG, true, fine::<SuspendQueueBody>).await;
+    let batch = run(
+        event("terminate/release.json"),
+        LONG,
+        true,
+        fine::<SuspendQueueBody>,
+    )
+    .await;
     let [(SuspendQueueBody::Release(release), _)] = batch.done.as_slice() else {
         panic!("{:?}", batch.done)
     };
@@ -141,23 +211,44 @@ async fn what_slurm_suspends_and_what_we_release_reach_terminate() {
 #[tokio::test]
 async fn agents_nodes_and_timers_are_understood_by_report() {
     for (path, kinds) in [
-        ("report/agent.json", vec!["Acknowledge", "Heartbeat", "NodeStates"]),
+        (
+            "report/agent.json",
+            vec!["Acknowledge", "Heartbeat", "NodeStates"],
+        ),
         ("report/nodes.json", vec!["Ready", "Failed"]),
         ("report/timers.json", vec!["Resend", "JoinDeadline"]),
     ] {
         let batch = run(event(path), LONG, true, fine::<ReportBody>).await;
         assert_eq!(batch.set_aside, [], "{path}");
-        let shown: Vec<String> = batch.done.iter().map(|(body, _)| format!("{body:?}")).collect();
+        let shown: Vec<String> = batch
+            .done
+            .iter()
+            .map(|(body, _)| format!("{body:?}"))
+            .collect();
         assert_eq!(shown.len(), kinds.len(), "{path}");
         for kind in kinds {
-            assert!(shown.iter().any(|body| body.starts_with(kind)), "{path}: no {kind} in {shown:?}");
+            assert!(
+                shown.iter().any(|body| body.starts_with(kind)),
+                "{path}: no {kind} in {shown:?}"
+            );
         }
     }
 }
 
 #[tokio::test]
 async fn a_newer_clients_message_says_what_to_update() {
-    let batch = run(event("report/from-a-newer-client.json"), LONG, true, fine::<ReportBody>).await;
-    let [(_, reason)] = batch.set_aside.as_slice() else { panic!("{:?}", batch.set_aside) };
-    assert_eq!(reason, "message has version 2, this build reads up to 1: update this side first");
+    let batch = run(
+        event("report/from-a-newer-client.json"),
+        LONG,
+        true,
+        fine::<ReportBody>,
+    )
+    .await;
+    let [(_, reason)] = batch.set_aside.as_slice() else {
+        panic!("{:?}", batch.set_aside)
+    };
+    assert_eq!(
+        reason,
+        "message has version 2, this build reads up to 1: update this side first"
+    );
 }

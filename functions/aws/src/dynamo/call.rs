@@ -1,6 +1,6 @@
 //! The calls to DynamoDB that everything else is made of.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::error::SdkError;
@@ -65,12 +65,15 @@ impl DynamoTable {
         Ok(answer.item)
     }
 
-    /// Those of the items that exist, strongly consistent, in no order. No key may be there twice.
-    pub(super) async fn get_all(&self, keys: Vec<String>) -> Result<Vec<Item>, Fault> {
-        let calls: Vec<_> = keys
-            .chunks(MAX_BATCH_KEYS)
-            .map(|keys| self.get_batch(keys.to_vec()))
-            .collect();
+    /// Those of the items that exist, strongly consistent, each once, in no order.
+    pub(super) async fn get_all(
+        &self,
+        keys: impl Iterator<Item = String>,
+    ) -> Result<Vec<Item>, Fault> {
+        // DynamoDB refuses a batch that names an item twice.
+        let keys: Vec<String> = keys.collect::<BTreeSet<_>>().into_iter().collect();
+        let batches = keys.chunks(MAX_BATCH_KEYS);
+        let calls: Vec<_> = batches.map(|keys| self.get_batch(keys.to_vec())).collect();
         let batches: Vec<Vec<Item>> = stream::iter(calls)
             .buffer_unordered(CALLS_AT_ONCE)
             .try_collect()

@@ -15,7 +15,7 @@ impl DynamoTable {
         &self,
         ids: &[InstanceId],
     ) -> Result<Vec<InstanceRecord>, Fault> {
-        let keys = ids.iter().map(|id| self.home.instance_arn(id)).collect();
+        let keys = ids.iter().map(|id| self.home.instance_arn(id));
         self.get_all(keys)
             .await?
             .into_iter()

@@ -33,12 +33,7 @@ impl DynamoTable {
         &self,
         nodes: &[NodeName],
     ) -> Result<Vec<Stored<Pairing>>, Fault> {
-        let mut seen = HashSet::new();
-        let keys = nodes
-            .iter()
-            .filter(|node| seen.insert(*node))
-            .map(|node| self.node_key(node))
-            .collect();
+        let keys = nodes.iter().map(|node| self.node_key(node));
         let mut stored = HashMap::new();
         for item in self.get_all(keys).await? {
             let broken = malformed(&item, "attributes that its state needs are missing");
@@ -83,13 +78,14 @@ impl DynamoTable {
                 .map_err(|error| classify::fault(SERVICE, "Query", &error))?;
             for item in page.items.unwrap_or_default() {
                 let node = read_text(&item, KEY).and_then(|key| key.strip_prefix(&prefix));
-                match node.map(NodeName::new) {
-                    Some(Ok(node)) => nodes.push(node),
-                    _ => warn!(
+                let Some(Ok(node)) = node.map(NodeName::new) else {
+                    warn!(
                         key = read_text(&item, KEY),
                         "an item in the index is no node's; left out"
-                    ),
-                }
+                    );
+                    continue;
+                };
+                nodes.push(node);
             }
             start = page.last_evaluated_key;
             if start.is_none() {

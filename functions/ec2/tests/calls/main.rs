@@ -333,6 +333,19 @@ async fn what_ec2_does_not_know_counts_as_terminated_and_keeps_nothing_alive() {
 }
 
 #[tokio::test]
+async fn an_unknown_id_is_found_also_where_ec2_does_not_name_it() {
+    let (ec2, _) = client(|call| match terminates(call) {
+        (400, _) => refusal("InvalidInstanceID.NotFound", "some do not exist"),
+        done => done,
+    })
+    .await;
+    let all: Vec<InstanceId> = (1..=8).map(id).collect();
+    let mut done = ec2.terminate(&all).await.unwrap();
+    done.sort();
+    assert_eq!(done, all);
+}
+
+#[tokio::test]
 async fn a_protected_instance_is_reported_after_the_others_are_terminated() {
     let (ec2, calls) = client(terminates).await;
     let all: Vec<InstanceId> = (5..=12).map(id).collect();
