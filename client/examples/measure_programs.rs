@@ -265,9 +265,8 @@ fn resume_text(count: usize, jobs_apart: bool) -> String {
 }
 
 fn jobs_text(count: usize) -> String {
-    (1..=count)
-        .map(|id| format!("{id}\tuser{}\taccount{}\tcloud\tc7i\n", id % 97, id % 13))
-        .collect()
+    let line = |id| format!("{id}\tuser{}\taccount{}\tcloud\tc7i", id % 97, id % 13);
+    (1..=count).map(line).collect::<Vec<String>>().join("\n")
 }
 
 fn write_site(path: &Path, endpoint: &str, count: usize, ca: Option<&Path>) -> Result<()> {

@@ -270,11 +270,8 @@ fn calls_at_once_get_stamps_of_their_own() {
         for number in 0..20 {
             let head = &head;
             scope.spawn(move || {
-                assert!(
-                    head.run("spillway-suspend", &format!("cloud{}", number % 10))
-                        .status
-                        .success()
-                )
+                let node = format!("cloud{}", number % 10);
+                assert!(head.run("spillway-suspend", &node).status.success());
             });
         }
     });

@@ -43,7 +43,7 @@ pub async fn run(agent: Arc<Agent>) -> Result<(), LedgerError> {
             }
             Ok(Some(error)) => {
                 warn!(pause_ms = backoff.as_millis(), "cannot send: {error}");
-                let pause = backoff;
+                let pause = backoff.min(until_next_deadline(&agent));
                 backoff = (backoff * 2).min(BACKOFF_MAX);
                 pause
             }
@@ -60,6 +60,18 @@ pub async fn run(agent: Arc<Agent>) -> Result<(), LedgerError> {
             let _ = tokio::time::timeout(pause, agent.wake.notified()).await;
         }
     }
+}
+
+/// How long until a waiting resume is to be given up.
+fn until_next_deadline(agent: &Agent) -> Duration {
+    let unsent = agent.ledger().unsent();
+    let next_ms = unsent
+        .iter()
+        .filter_map(|request| request.deadline_ms)
+        .min();
+    next_ms.map_or(Duration::MAX, |next_ms| {
+        Duration::from_millis(next_ms.saturating_sub(now_ms()))
+    })
 }
 
 /// Tries each queue until it fails once; the last failure.

@@ -139,22 +139,14 @@ where
             code: refusal.code().unwrap_or("unknown").to_owned(),
             message: refusal.message().unwrap_or("no message").to_owned(),
         },
-        None => SqsError::Unreachable(with_sources(&error)),
+        None => SqsError::Unreachable(innermost(&error)),
     }
 }
 
-/// An error and what caused it, in words: the SDK's own says "dispatch failure" and no more.
-fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let said = cause.to_string();
-        // Some repeat their cause.
-        if !words.ends_with(&said) {
-            words.push_str(": ");
-            words.push_str(&said);
-        }
-        source = cause.source();
-    }
-    words
+/// What was wrong at the bottom of it ("Connection refused", "invalid peer certificate: `UnknownIssuer`"):
+/// the layers above say "dispatch failure" and "io error".
+fn innermost(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source())
+        .last()
+        .map_or_else(String::new, ToString::to_string)
 }
