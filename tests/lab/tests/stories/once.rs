@@ -48,6 +48,11 @@ async fn slurmctld_is_restarted_while_nodes_power_up() {
     lab.end().await;
 }
 
+/// EC2 shows what the dead worker launched only after the message was delivered again (25 s) and before the
+/// grace period of the worker that repeats the call is over (10 s more): so the call is repeated, and what the
+/// repetition answers matters.
+const SEEN_AFTER_MS: u64 = 29_000;
+
 /// EC2 said yes, the answer was on its way into the table, the Lambda died. What EC2 answers to the repeated
 /// call is not documented for fleets; each answer must do. The policy pushed meanwhile changes nothing.
 #[tokio::test(flavor = "multi_thread")]
@@ -62,18 +67,35 @@ async fn launch_dies_before_it_stores_the_answer() {
         ("cloud-4,cloud-5", TokenReplay::Mismatch),
     ];
     for (round, (nodes, replay)) in modes.into_iter().enumerate() {
-        lab.ec2.with(|ec2, _| ec2.settings.token_replay = replay);
+        lab.ec2.with(|ec2, _| {
+            ec2.settings.token_replay = replay;
+            ec2.settings.visibility_delay_ms = SEEN_AFTER_MS;
+        });
         let fault = hang_answer(&lab);
         let id = submit(&lab, nodes, 0).await;
         fired(&lab, &fault, 1).await;
         kill_function(&lab, "launch");
-        lab.cloud.proxy.faults().disarm(&fault);
+        assert!(lab.cloud.proxy.faults().disarm(&fault));
         push_changed_policy(&lab, round).await;
         job_is(&lab, &id, "COMPLETED", JOB_SECONDS).await;
         assert_eq!(launched_ever(&lab), 2 * (round + 1), "{replay:?}");
         assert_eq!(job(&lab, &id, "Restarts").await, "0", "{replay:?}");
+        assert_eq!(
+            calls(&lab, "CreateFleet"),
+            2 * (round + 1),
+            "{replay:?}: the call was to be repeated"
+        );
     }
     lab.end().await;
+}
+
+/// How often EC2 was asked, refused calls included.
+fn calls(lab: &Lab, operation: &str) -> usize {
+    let calls = lab.cloud.proxy.journal().calls().expect("the journal");
+    calls
+        .iter()
+        .filter(|call| call.service == "ec2" && call.operation == operation)
+        .count()
 }
 
 /// Holds up the write that stores EC2's answer to an attempt.

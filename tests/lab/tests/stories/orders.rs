@@ -32,7 +32,7 @@ async fn a_suspend_overtakes_its_resume() {
         (generation(&lab, "cloud-0").await > 0).then_some(())
     })
     .await;
-    lab.cloud.proxy.faults().disarm(&fault);
+    assert!(lab.cloud.proxy.faults().disarm(&fault));
     pause(REDELIVERY_SECONDS).await;
 
     assert_eq!(
@@ -70,7 +70,7 @@ async fn a_resume_overtakes_the_suspend_before_it() {
 
     let second = submit(&lab, "cloud-0", REDELIVERY_SECONDS + 8).await;
     job_is(&lab, &second, "RUNNING", 90).await;
-    lab.cloud.proxy.faults().disarm(&fault);
+    assert!(lab.cloud.proxy.faults().disarm(&fault));
     until("the old instance is gone", 60, async || {
         (alive(&lab).len() == 1).then_some(())
     })
@@ -166,7 +166,7 @@ async fn a_failure_is_told_after_slurm_has_called_resume_again() {
         (alive(&lab).len() == 1).then_some(())
     })
     .await;
-    lab.cloud.proxy.faults().disarm(&deaf);
+    assert!(lab.cloud.proxy.faults().disarm(&deaf));
 
     job_is(&lab, &second, "COMPLETED", 120).await;
     assert_eq!(
