@@ -113,7 +113,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Config(command) => config::run(command),
         Command::Version(arguments) => version(&arguments),
         Command::Man { directory } => papers::man(&directory),
-        Command::Completion { shell } => papers::completion(shell),
+        Command::Completion { shell } => Ok(papers::completion(shell)),
     }
 }
 

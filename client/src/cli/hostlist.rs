@@ -51,7 +51,7 @@ fn expand(expression: &str, json: bool) -> anyhow::Result<()> {
     }
     let mut out = io::BufWriter::new(io::stdout().lock());
     let mut write = || -> io::Result<()> {
-        for name in hosts.iter() {
+        for name in &hosts {
             writeln!(out, "{name}")?;
         }
         out.flush()
@@ -73,7 +73,7 @@ fn gather(words: Vec<String>, mut input: impl io::Read) -> anyhow::Result<Vec<St
         } else {
             word
         };
-        names.extend(parse(text.trim())?.iter().map(|name| name.to_string()));
+        names.extend(parse(text.trim())?.iter());
     }
     Ok(names)
 }

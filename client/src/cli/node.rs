@@ -19,7 +19,7 @@ pub enum NodeCommand {
     Join(Box<JoinArguments>),
     /// Say whether slurmd may be (re)started on this instance
     ///
-    /// For ExecStartPre of a slurmd service: exits 1 unless every check passes and the instance still
+    /// For `ExecStartPre` of a slurmd service: exits 1 unless every check passes and the instance still
     /// serves the node that it joined as, for the same request.
     Check(CheckArguments),
 }
@@ -39,7 +39,7 @@ pub struct JoinArguments {
     /// URL of the queue that takes reports
     #[arg(long, value_name = "URL")]
     reports_queue: String,
-    /// slurm.conf [default: $SLURM_CONF, else /etc/slurm/slurm.conf]
+    /// slurm.conf [default: what `SLURM_CONF` names, else /etc/slurm/slurm.conf]
     #[arg(long, value_name = "PATH")]
     slurm_conf: Option<PathBuf>,
     /// How long joining may take while the control plane has set no deadline

@@ -17,7 +17,7 @@ pub fn man(directory: &Path) -> anyhow::Result<u8> {
 }
 
 /// A script on standard output for the shell to source.
-pub fn completion(shell: Shell) -> anyhow::Result<u8> {
+pub fn completion(shell: Shell) -> u8 {
     clap_complete::generate(shell, &mut Cli::command(), "spillway", &mut io::stdout());
-    Ok(EXIT_OK)
+    EXIT_OK
 }

@@ -60,7 +60,7 @@ async fn push(site: &Site, table: Option<String>) -> anyhow::Result<String> {
     ))
 }
 
-/// The access key id that signs: with CloudTrail it tells who it was.
+/// The access key id that signs: with `CloudTrail` it tells who it was.
 async fn access_key_of(sdk: &aws_config::SdkConfig) -> String {
     let Some(provider) = sdk.credentials_provider() else {
         return "unknown".to_owned();
@@ -115,7 +115,7 @@ fn describe(group: &NodeGroup) -> String {
     let types: Vec<_> = group
         .instance_types
         .iter()
-        .map(|kind| kind.as_str())
+        .map(spillway_core::name::InstanceType::as_str)
         .collect();
     let capacity: Vec<_> = group.capacity.iter().map(|kind| kind.as_str()).collect();
     format!(

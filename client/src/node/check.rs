@@ -15,7 +15,7 @@ use super::version::SlurmVersion;
 const MUNGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What starts with the machine (munged, chronyd) may need this long until it works.
-const SETTLE_TIME: Duration = Duration::from_secs(60);
+const SETTLE_TIME: Duration = Duration::from_mins(1);
 
 /// A check and what came of it.
 #[derive(Debug, Clone, Serialize)]
@@ -108,7 +108,7 @@ impl Checks {
         let settings = match slurm.settings().await {
             Ok(settings) => settings,
             Err(error) => {
-                let with = installed.map_or_else(|error| error.words(), |version| version);
+                let with = installed.unwrap_or_else(|error| error.words());
                 let reason = format!("slurmctld does not answer {with}: {}", error.words());
                 all.push("slurmctld", failed(reason, Patience::UntilDeadline));
                 return all;

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use crate::aws::dynamodb::Serving;
 
 /// How long a report is tried after the SDK's own retries; after that the join deadline speaks for us.
-const REPORT_PATIENCE: Duration = Duration::from_secs(60);
+const REPORT_PATIENCE: Duration = Duration::from_mins(1);
 
 const PAUSE: Duration = Duration::from_secs(2);
 

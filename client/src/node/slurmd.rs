@@ -15,7 +15,7 @@ use super::slurm::{Settings, Slurm};
 
 /// Until slurmd has gone to the background. It reads its configuration, by network where it is
 /// fetched from slurmctld, and looks at the hardware first.
-const START_TIMEOUT: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Until the daemon has written its pid file.
 const PID_FILE_TIMEOUT: Duration = Duration::from_secs(10);

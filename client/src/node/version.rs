@@ -1,8 +1,8 @@
 //! Which slurmd a slurmctld accepts.
 //!
 //! A daemon understands those of its own major release and of the ones before it: two of them up to 24.05,
-//! three from 24.11 on; never a newer one. (SchedMD, "Upgrade Guide", compatibility window;
-//! `SLURM_MIN_PROTOCOL_VERSION` in src/common/slurm_protocol_common.h.)
+//! three from 24.11 on; never a newer one. (`SchedMD`, "Upgrade Guide", compatibility window;
+//! `SLURM_MIN_PROTOCOL_VERSION` in `src/common/slurm_protocol_common.h`.)
 
 use std::fmt;
 use std::str::FromStr;
