@@ -11,7 +11,7 @@ use spillway_core::name::InstanceId;
 use crate::{Ec2Client, classify};
 
 const OPERATION: &str = "DescribeInstances";
-/// The most a page holds (DescribeInstances, MaxResults).
+/// The most a page holds (DescribeInstances, `MaxResults`).
 const PAGE_SIZE: i32 = 1000;
 /// EC2 takes 1,000 ids; half of it keeps an answer small.
 const MAX_IDS: usize = 500;
