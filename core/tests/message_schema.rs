@@ -1,0 +1,42 @@
+//! The JSON Schemas of what the queues carry, held to the types. `UPDATE_SCHEMAS=1` writes them anew.
+
+use std::path::Path;
+
+use schemars::{JsonSchema, schema_for};
+use spillway_core::message::{Envelope, Message, ReportBody, ResumeQueueBody, SuspendQueueBody};
+
+fn check<T: JsonSchema>(queue: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join(format!("../events/schemas/{queue}-queue.schema.json"));
+    let schema =
+        serde_json::to_string_pretty(&schema_for!(Message<T>)).expect("a schema is JSON") + "\n";
+    if std::env::var_os("UPDATE_SCHEMAS").is_some() {
+        std::fs::write(&path, &schema).expect("the schema can be written");
+    }
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        committed == schema,
+        "{} is out of date: run the test with UPDATE_SCHEMAS=1",
+        path.display()
+    );
+}
+
+#[test]
+fn schema_of_the_resume_queue() {
+    check::<ResumeQueueBody>("resume");
+}
+
+#[test]
+fn schema_of_the_suspend_queue() {
+    check::<SuspendQueueBody>("suspend");
+}
+
+#[test]
+fn schema_of_the_reports_queue() {
+    check::<ReportBody>("reports");
+}
+
+#[test]
+fn schema_of_the_updates_queue() {
+    check::<Envelope>("updates");
+}
