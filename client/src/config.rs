@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use spillway_core::config::{ConfigErrors, Site};
+use spillway_core::config::{ClientConfig, ConfigErrors, Site};
 
 use crate::files::{self, FileError};
 
@@ -34,4 +34,10 @@ pub fn default_file() -> PathBuf {
 pub fn load(path: &Path) -> Result<Site, LoadError> {
     let text = files::read(path)?;
     Ok(Site::parse(&text, &path.display().to_string())?)
+}
+
+/// Reads the head node's own settings only: what a program has the time for.
+pub fn load_client(path: &Path) -> Result<ClientConfig, LoadError> {
+    let text = files::read(path)?;
+    Ok(ClientConfig::parse(&text, &path.display().to_string())?)
 }

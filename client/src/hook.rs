@@ -89,15 +89,15 @@ impl Program {
 /// Runs a program: 0 if the request is as good as made.
 pub fn run(program: Program, arguments: &[String]) -> ExitCode {
     let start = Instant::now();
-    // First of all: the file is gone when slurmctld thinks we have had the time to read it.
+    // First of all: slurmctld keeps the file for as long as we run, and says to read it within 10 s.
     let resume_file = match program {
         Program::Resume => resume_file::read(),
         Program::Suspend | Program::ResumeFail => Ok(None),
     };
-    let (error, spool) = match config::load(&config::default_file()) {
-        Ok(site) => match act(program, arguments, resume_file, &site.client, start) {
+    let (error, spool) = match config::load_client(&config::default_file()) {
+        Ok(config) => match act(program, arguments, resume_file, &config, start) {
             Ok(()) => return ExitCode::SUCCESS,
-            Err(error) => (error, Some(site.client.spool_directory)),
+            Err(error) => (error, Some(config.spool_directory)),
         },
         Err(error) => (error.into(), None),
     };

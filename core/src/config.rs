@@ -41,6 +41,18 @@ impl Site {
     }
 }
 
+impl ClientConfig {
+    /// Reads the head node's own settings and leaves the policy unchecked: the programs that slurmctld
+    /// runs have milliseconds, and a policy of 10,000 nodes costs ten of them.
+    pub fn parse(text: &str, file: &str) -> Result<Self, ConfigErrors> {
+        let located = |problems| error::locate(problems, text, file, |_| 0..0);
+        let document = read::Document::parse(text).map_err(located)?;
+        let client = document.read().and_then(check::check_client);
+        client
+            .map_err(|problems| error::locate(problems, text, file, |path| document.span_of(path)))
+    }
+}
+
 /// The JSON Schema of `spillway.toml`, for editors and for `events/schemas`.
 #[must_use]
 pub fn schema() -> serde_json::Value {

@@ -25,75 +25,94 @@ pub struct Part {
     pub jobs: Vec<RequestJob>,
 }
 
-/// Jobs that share nodes, directly or through others, with those nodes.
-#[derive(Default)]
-struct Bundle<'a> {
-    jobs: Vec<RequestJob>,
-    nodes: Vec<&'a str>,
-    bytes: usize,
-}
-
 /// The parts of a request for `names`; at least one. A part is at most [`MAX_REQUEST_BYTES`] long
 /// unless jobs that belong together are longer by themselves.
-pub fn split(names: &[NodeName], jobs: Vec<Job>) -> Vec<Part> {
-    let mut parts = Vec::new();
-    let mut open = Bundle::default();
-    for bundle in bundles(names, jobs) {
-        if !open.nodes.is_empty() && ENVELOPE_BYTES + open.bytes + bundle.bytes > MAX_REQUEST_BYTES
-        {
-            parts.push(std::mem::take(&mut open).into_part());
-        }
-        open.bytes += bundle.bytes;
-        open.jobs.extend(bundle.jobs);
-        open.nodes.extend(bundle.nodes);
-    }
-    parts.push(open.into_part());
-    parts
-}
-
-impl Bundle<'_> {
-    fn into_part(self) -> Part {
-        Part {
-            nodes: fold(self.nodes),
-            jobs: self.jobs,
-        }
-    }
-}
-
-/// Bundles in the order of their first job, then each node that has no job by itself.
-fn bundles(names: &[NodeName], jobs: Vec<Job>) -> Vec<Bundle<'_>> {
-    let mut group = Groups::new(jobs.len());
+pub fn split(names: &[NodeName], mut jobs: Vec<Job>) -> Vec<Part> {
     let mut job_of: HashMap<&str, Option<usize>> =
         names.iter().map(|name| (name.as_str(), None)).collect();
+    // slurmctld names no job without a node of this call; a message never has jobs without nodes.
+    jobs.retain(|job| {
+        job.nodes
+            .iter()
+            .any(|node| job_of.contains_key(node.as_str()))
+    });
+    let mut groups = Groups::new(jobs.len());
     for (index, job) in jobs.iter().enumerate() {
         for node in &job.nodes {
             // A node that this call does not resume belongs to another call.
             if let Some(first) = job_of.get_mut(node.as_str()) {
-                group.join(*first.get_or_insert(index), index);
+                groups.join(*first.get_or_insert(index), index);
             }
         }
     }
-    let mut bundles: Vec<Bundle> = Vec::new();
-    bundles.resize_with(jobs.len(), Bundle::default);
+    // What each group costs, at the index of its first job.
+    let mut bytes = vec![0; jobs.len()];
+    for (index, job) in jobs.iter().enumerate() {
+        bytes[groups.of(index)] += json_bytes(&job.job) + 1;
+    }
+    for (name, job) in &job_of {
+        if let Some(job) = job {
+            bytes[groups.of(*job)] += name.len() + FOLD_BYTES;
+        }
+    }
+    // Groups in the order of their first jobs, then each node without a job by itself.
+    let mut open = Packing::default();
+    let part_of: Vec<usize> = bytes
+        .into_iter()
+        .map(|bytes| open.part_for(bytes))
+        .collect();
+    let mut nodes: Vec<Vec<&str>> = Vec::new();
+    let mut jobs_of: Vec<Vec<RequestJob>> = Vec::new();
     for (index, job) in jobs.into_iter().enumerate() {
-        let bundle = &mut bundles[group.of(index)];
-        bundle.bytes += json_bytes(&job.job) + 1;
-        bundle.jobs.push(job.job);
+        at(&mut jobs_of, part_of[groups.of(index)]).push(job.job);
     }
     for name in names {
         // Taken out, so that a name that stands twice in the call stands once in the message.
-        let Some(job) = job_of.remove(name.as_str()) else {
-            continue;
-        };
-        let position = job.map_or(bundles.len(), |job| group.of(job));
-        if position == bundles.len() {
-            bundles.push(Bundle::default());
+        if let Some(job) = job_of.remove(name.as_str()) {
+            let part = match job {
+                Some(job) => part_of[groups.of(job)],
+                None => open.part_for(name.as_str().len() + FOLD_BYTES),
+            };
+            at(&mut nodes, part).push(name.as_str());
         }
-        bundles[position].nodes.push(name.as_str());
-        bundles[position].bytes += name.as_str().len() + FOLD_BYTES;
     }
-    bundles.retain(|bundle| !bundle.nodes.is_empty() || !bundle.jobs.is_empty());
-    bundles
+    jobs_of.resize_with(jobs_of.len().max(nodes.len()), Vec::new);
+    nodes.resize_with(jobs_of.len(), Vec::new);
+    let parts = nodes.into_iter().zip(jobs_of);
+    parts
+        .map(|(nodes, jobs)| Part {
+            nodes: fold(nodes),
+            jobs,
+        })
+        .collect()
+}
+
+/// The list at an index, made if it is not there yet.
+fn at<T>(lists: &mut Vec<Vec<T>>, index: usize) -> &mut Vec<T> {
+    if lists.len() <= index {
+        lists.resize_with(index + 1, Vec::new);
+    }
+    &mut lists[index]
+}
+
+/// Fills one part after the other.
+#[derive(Default)]
+struct Packing {
+    part: usize,
+    bytes: usize,
+}
+
+impl Packing {
+    /// The part that takes so many more bytes. A group's jobs after its first one cost nothing of their
+    /// own (0): they go where the first one is.
+    fn part_for(&mut self, bytes: usize) -> usize {
+        if self.bytes > 0 && ENVELOPE_BYTES + self.bytes + bytes > MAX_REQUEST_BYTES {
+            self.part += 1;
+            self.bytes = 0;
+        }
+        self.bytes += bytes;
+        self.part
+    }
 }
 
 /// Which jobs belong together: a union-find whose representative is the first of them.

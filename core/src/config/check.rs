@@ -77,11 +77,40 @@ pub(super) fn check(file: SiteFile) -> Result<Site, Vec<Problem>> {
     }
 }
 
+/// Checks what the head node needs and leaves the rest as it is.
+pub(super) fn check_client(file: SiteFile) -> Result<ClientConfig, Vec<Problem>> {
+    let mut check = Check {
+        problems: Vec::new(),
+    };
+    check.urls(&file);
+    check.paths(&file);
+    check.slurm(&file);
+    if check.problems.is_empty() {
+        Ok(client(file))
+    } else {
+        Err(check.problems)
+    }
+}
+
+fn client(file: SiteFile) -> ClientConfig {
+    ClientConfig {
+        cluster: file.cluster,
+        region: file.region,
+        queues: file.queues,
+        aws: file.aws,
+        spool_directory: file.client.spool_directory,
+        socket: file.client.socket,
+        jobs_file: file.client.jobs_file,
+        log_level: file.client.log_level,
+        slurm: file.slurm,
+    }
+}
+
 /// The partitions of each node group, by its name.
 type PartitionsByGroup = BTreeMap<String, Vec<PartitionName>>;
 
 /// Puts the checked file together.
-fn site(file: SiteFile, partitions: &PartitionsByGroup) -> Result<Site, Vec<Problem>> {
+fn site(mut file: SiteFile, partitions: &PartitionsByGroup) -> Result<Site, Vec<Problem>> {
     let resume_timeout_seconds = file.slurm.resume_timeout_seconds;
     let group = |group: NodeGroupFile| NodeGroup {
         partitions: partitions
@@ -114,7 +143,8 @@ fn site(file: SiteFile, partitions: &PartitionsByGroup) -> Result<Site, Vec<Prob
         tags: group.tags,
     };
     let whole = |problem: String| vec![Problem::new(&Path::default().key("node_group"), problem)];
-    let groups = NodeGroups::new(file.node_group.into_iter().map(group).collect());
+    let node_groups = std::mem::take(&mut file.node_group);
+    let groups = NodeGroups::new(node_groups.into_iter().map(group).collect());
     let policy = Policy {
         version: POLICY_VERSION,
         cluster: file.cluster.clone(),
@@ -133,17 +163,7 @@ fn site(file: SiteFile, partitions: &PartitionsByGroup) -> Result<Site, Vec<Prob
             "the policy has {bytes} bytes: the table takes {MAX_POLICY_BYTES}"
         )));
     }
-    let client = ClientConfig {
-        cluster: file.cluster,
-        region: file.region,
-        queues: file.queues,
-        aws: file.aws,
-        spool_directory: file.client.spool_directory,
-        socket: file.client.socket,
-        jobs_file: file.client.jobs_file,
-        log_level: file.client.log_level,
-        slurm: file.slurm,
-    };
+    let client = client(file);
     Ok(Site { client, policy })
 }
 
