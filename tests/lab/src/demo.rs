@@ -56,11 +56,11 @@ pub async fn run(state: &Path) -> anyhow::Result<()> {
 }
 
 async fn story(lab: &Lab, timeline: &Timeline) -> anyhow::Result<Summary> {
-    timeline.chapter("A user asks for two nodes: srun -N 2 hostname");
+    Timeline::chapter("A user asks for two nodes: srun -N 2 hostname");
     let mut ran = jobs::srun_on_two_nodes(lab).await?;
-    timeline.chapter("A user submits an array of three: sbatch --array=0-2");
+    Timeline::chapter("A user submits an array of three: sbatch --array=0-2");
     ran.extend(jobs::array_of_three(lab).await?);
-    timeline.chapter("No job is left: Slurm suspends the idle nodes");
+    Timeline::chapter("No job is left: Slurm suspends the idle nodes");
     all_gone(lab).await?;
     // The last events are on their way through the logs.
     tokio::time::sleep(Duration::from_secs(1)).await;

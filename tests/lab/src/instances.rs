@@ -92,6 +92,7 @@ pub struct Instances {
 
 impl Instances {
     /// Follows EC2's events and the machines' own shutdowns until dropped.
+    #[must_use]
     pub fn follow(
         self,
         mut events: mpsc::UnboundedReceiver<Ec2Event>,
@@ -105,7 +106,7 @@ impl Instances {
                 info!(instance_id, "shut itself down");
                 if let Some(output) = hypervisor.console_output(&instance_id) {
                     shutdowns.with(|ec2, _| {
-                        ec2.append_console(&instance_id, &String::from_utf8_lossy(&output))
+                        ec2.append_console(&instance_id, &String::from_utf8_lossy(&output));
                     });
                 }
                 shutdowns.with(|ec2, now_ms| ec2.shut_down_from_inside(now_ms, &instance_id));

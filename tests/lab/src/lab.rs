@@ -139,7 +139,7 @@ impl Lab {
             progress(&format!(
                 "[{:5.1} s] {what}",
                 started.elapsed().as_secs_f64()
-            ))
+            ));
         };
         say("installing what is missing");
         let venv = {

@@ -84,9 +84,13 @@ pub(super) async fn array_of_three(lab: &Lab) -> anyhow::Result<Vec<JobRan>> {
 }
 
 fn quoted(text: &str) -> String {
-    text.lines()
-        .map(|line| format!("          | {line}\n"))
-        .collect()
+    text.lines().fold(String::new(), |quoted, line| {
+        quoted
+            + "          | "
+            + line
+            + "
+"
+    })
 }
 
 /// Job and node of each line that [`TELL`] printed; the host name must be that of the very instance that

@@ -32,6 +32,7 @@ pub(super) struct Moments {
 
 /// When a node got how far.
 #[derive(Debug, Clone, Default)]
+#[expect(clippy::struct_field_names, reason = "the unit belongs to each name")]
 pub(super) struct NodeMoments {
     /// slurmctld had its address.
     pub addressed_ms: Option<u64>,
@@ -82,7 +83,7 @@ impl Timeline {
     }
 
     /// A line that says what comes next.
-    pub(super) fn chapter(&self, text: &str) {
+    pub(super) fn chapter(text: &str) {
         println!("\n{text}");
     }
 

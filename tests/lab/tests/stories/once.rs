@@ -58,7 +58,7 @@ const SEEN_AFTER_MS: u64 = 29_000;
 #[tokio::test(flavor = "multi_thread")]
 async fn launch_dies_before_it_stores_the_answer() {
     let lab = Story::begin("launch_dies_before_it_stores_the_answer", |spec| {
-        spec.resume_timeout_seconds = 240
+        spec.resume_timeout_seconds = 240;
     })
     .await;
     let modes = [
