@@ -409,15 +409,17 @@ impl Pairing {
     fn on_deadline(&self, generation: Generation, now_ms: u64) -> Transition {
         let reason = match &self.state {
             PairingState::Requested { deadline_ms, .. } if now_ms >= *deadline_ms => {
-                NOT_LAUNCHED_IN_TIME_REASON
+                NOT_LAUNCHED_IN_TIME_REASON.to_owned()
             }
-            PairingState::Launched { deadline_ms, .. } if now_ms >= *deadline_ms => {
-                NOT_JOINED_REASON
-            }
+            PairingState::Launched {
+                deadline_ms,
+                instance,
+                ..
+            } if now_ms >= *deadline_ms => not_joined_reason(instance),
             _ => return self.stale(),
         };
         if generation == self.generation {
-            self.failed(reason, now_ms)
+            self.failed(&reason, now_ms)
         } else {
             self.stale()
         }
@@ -516,6 +518,8 @@ impl Pairing {
 pub const EXPIRED_REASON: &str = "spillway: the resume request arrived after its deadline";
 /// Slurm's Reason when no instance was there by the deadline.
 pub const NOT_LAUNCHED_IN_TIME_REASON: &str = "spillway: no instance was launched in time";
-/// Slurm's Reason when an instance never said why it did not join.
-pub const NOT_JOINED_REASON: &str =
-    "spillway: the instance did not join in time (see its console output)";
+/// Slurm's Reason when an instance never said why it did not join. EC2 shows the console of a terminated instance
+/// for about an hour.
+fn not_joined_reason(instance: &InstanceId) -> String {
+    format!("spillway: {instance} did not join in time (see its console output)")
+}
