@@ -110,7 +110,7 @@ impl Checks {
             Err(error) => {
                 let with = installed.unwrap_or_else(|error| error.words());
                 let reason = format!("slurmctld does not answer {with}: {}", error.words());
-                all.push("slurmctld", failed(reason, Patience::UntilDeadline));
+                all.push("slurmctld", unanswered(reason));
                 return all;
             }
         };
@@ -153,6 +153,17 @@ pub fn passed(seen: String) -> Outcome {
 /// A check that failed.
 pub fn failed(reason: String, patience: Patience) -> Outcome {
     Outcome::Failed { reason, patience }
+}
+
+/// slurmctld hangs up on whom munge does not vouch for, and Slurm's programs then say no more than this.
+const HUNG_UP: &str = "Zero Bytes were transmitted or received";
+
+fn unanswered(reason: String) -> Outcome {
+    if reason.contains(HUNG_UP) {
+        let reason = format!("{reason} (is its munge key the cluster's?)");
+        return failed(reason, Patience::Settle);
+    }
+    failed(reason, Patience::UntilDeadline)
 }
 
 fn check_clock(clock: &ServiceClock) -> Outcome {
@@ -238,6 +249,15 @@ mod tests {
         assert_eq!(checks.failure(), Some(("off", Patience::Settle)));
         checks.push("node", failed("unknown".to_owned(), Patience::None));
         assert_eq!(checks.failure(), Some(("unknown", Patience::None)));
+    }
+
+    #[test]
+    fn who_is_hung_up_on_is_told_to_look_at_the_key() {
+        let Outcome::Failed { reason, patience } = unanswered(HUNG_UP.to_owned()) else {
+            panic!("it is a failure");
+        };
+        assert!(reason.ends_with("(is its munge key the cluster's?)"));
+        assert_eq!(patience, Patience::Settle);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use tokio::process::Command;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::{error, info, warn};
 
 use super::check::{Checks, Outcome};
@@ -127,15 +127,19 @@ impl Join<'_> {
                 return Ok(serving.clone());
             }
             self.in_time(|| "no node was assigned to this instance".to_owned())?;
-            pause.wait().await;
+            pause.wait(self.time_left()).await;
         }
     }
 
     /// Checks until all pass, or one fails for good.
     async fn check(&mut self, serving: &Serving) -> Result<Option<Settings>, Stop> {
         let mut pause = Pause::default();
+        let mut last = "the checks of munge and slurmctld have not ended".to_owned();
         loop {
-            let all = Checks::run(&self.slurm, &self.instance.clock, &serving.node).await;
+            let checks = Checks::run(&self.slurm, &self.instance.clock, &serving.node);
+            let Ok(all) = timeout(self.time_left(), checks).await else {
+                return Err(self.too_late(&last));
+            };
             let Some((reason, patience)) = all.failure() else {
                 log_checks(&all);
                 return Ok(all.settings);
@@ -145,7 +149,8 @@ impl Join<'_> {
             }
             self.in_time(|| reason.to_owned())?;
             warn!("{reason}; looking again");
-            pause.wait().await;
+            reason.clone_into(&mut last);
+            pause.wait(self.time_left()).await;
             self.look().await?;
         }
     }
@@ -162,7 +167,7 @@ impl Join<'_> {
                 return Ok(serving.clone());
             }
             self.in_time(|| "slurmctld has not acknowledged the node's address".to_owned())?;
-            pause.wait().await;
+            pause.wait(self.time_left()).await;
             self.look().await?;
         }
     }
@@ -196,9 +201,11 @@ impl Join<'_> {
             slurmd
                 .check()
                 .map_err(|error| Stop::Failed(error.to_string()))?;
-            let (registration, seen) = match self.slurm.node(&serving.node).await {
-                Ok(view) => (view.registration(), view.state.join("+")),
-                Err(error) => (Registration::Awaited, error.words()),
+            let asked = self.slurm.node(&serving.node);
+            let (registration, seen) = match timeout(self.time_left(), asked).await {
+                Ok(Ok(view)) => (view.registration(), view.state.join("+")),
+                Ok(Err(error)) => (Registration::Awaited, error.words()),
+                Err(_) => (Registration::Awaited, "it does not answer".to_owned()),
             };
             if let Registration::Refused(reason) = registration {
                 return Err(Stop::Failed(reason));
@@ -212,7 +219,7 @@ impl Join<'_> {
                 return Ok(true);
             }
             self.in_time(|| format!("slurmctld has not taken slurmd's registration: {seen}"))?;
-            pause.wait().await;
+            pause.wait(self.time_left()).await;
         }
     }
 
@@ -246,23 +253,31 @@ impl Join<'_> {
         item.is_some_and(|item| item.state == InstanceState::Released)
     }
 
+    /// How long it may go on: what it then has to report must be there before its deadline.
+    fn time_left(&self) -> Duration {
+        let deadline_ms = self.item.as_ref().and_then(|item| item.deadline_ms);
+        match deadline_ms {
+            Some(deadline_ms) => {
+                let now_ms = self.instance.clock.now_ms();
+                Duration::from_millis(deadline_ms.saturating_sub(now_ms + REPORT_AHEAD_MS))
+            }
+            None => self.options.timeout.saturating_sub(self.started.elapsed()),
+        }
+    }
+
     /// Stops with what is still missing once the time is up.
     fn in_time(&self, missing: impl FnOnce() -> String) -> Result<(), Stop> {
-        let deadline_ms = self.item.as_ref().and_then(|item| item.deadline_ms);
-        let is_over = match deadline_ms {
-            Some(deadline_ms) => self.instance.clock.now_ms() + REPORT_AHEAD_MS >= deadline_ms,
-            None => self.started.elapsed() >= self.options.timeout,
-        };
-        if !is_over {
-            return Ok(());
+        if self.time_left().is_zero() {
+            return Err(self.too_late(&missing()));
         }
+        Ok(())
+    }
+
+    fn too_late(&self, missing: &str) -> Stop {
         let waited = self.started.elapsed().as_secs();
         let trouble = self.trouble.as_ref();
         let trouble = trouble.map(|text| format!(" ({text})")).unwrap_or_default();
-        Err(Stop::Failed(format!(
-            "after {waited} s: {}{trouble}",
-            missing()
-        )))
+        Stop::Failed(format!("after {waited} s: {missing}{trouble}"))
     }
 }
 
@@ -277,8 +292,9 @@ impl Default for Pause {
 }
 
 impl Pause {
-    async fn wait(&mut self) {
-        tokio::time::sleep(self.0).await;
+    /// Waits, but not longer than there is time.
+    async fn wait(&mut self, time_left: Duration) {
+        tokio::time::sleep(self.0.min(time_left)).await;
         self.0 = self.0.mul_f32(1.5).min(LONGEST_PAUSE);
     }
 }
