@@ -89,28 +89,33 @@ pub struct Image {
 }
 
 impl Image {
-    /// Adds a small file.
+    /// Puts a small file in, in place of one at the same path.
     #[must_use]
-    pub fn with_bytes(mut self, path: &str, content: impl Into<Vec<u8>>, mode: u32) -> Self {
-        let content = ImageContent::Bytes(content.into());
-        self.files.push(ImageFile {
-            path: path.into(),
-            content,
-            mode,
-        });
+    pub fn with_bytes(self, path: &str, content: impl Into<Vec<u8>>, mode: u32) -> Self {
+        self.with(path, ImageContent::Bytes(content.into()), mode)
+    }
+
+    /// Puts a large file in, in place of one at the same path.
+    #[must_use]
+    pub fn with_file(self, path: &str, source: impl Into<PathBuf>, mode: u32) -> Self {
+        self.with(path, ImageContent::File(source.into()), mode)
+    }
+
+    /// Takes a file of the image's own out.
+    #[must_use]
+    pub fn without(mut self, path: &str) -> Self {
+        self.files.retain(|file| file.path != Path::new(path));
         self
     }
 
-    /// Adds a large file.
-    #[must_use]
-    pub fn with_file(mut self, path: &str, source: impl Into<PathBuf>, mode: u32) -> Self {
-        let content = ImageContent::File(source.into());
-        self.files.push(ImageFile {
+    fn with(self, path: &str, content: ImageContent, mode: u32) -> Self {
+        let mut image = self.without(path);
+        image.files.push(ImageFile {
             path: path.into(),
             content,
             mode,
         });
-        self
+        image
     }
 }
 
@@ -155,7 +160,7 @@ pub struct Hypervisor {
 struct Shared {
     network: Network,
     directory: PathBuf,
-    image: Image,
+    image: Mutex<Image>,
     assume_role: Arc<dyn AssumeRole>,
     powered_off: mpsc::UnboundedSender<PoweredOff>,
     machines: Mutex<HashMap<String, Slot>>,
@@ -182,7 +187,7 @@ impl Hypervisor {
         let shared = Shared {
             network: network.clone(),
             directory,
-            image,
+            image: Mutex::new(image),
             assume_role,
             powered_off,
             machines: Mutex::new(HashMap::new()),
@@ -193,6 +198,23 @@ impl Hypervisor {
             },
             receiver,
         ))
+    }
+
+    /// What instances boot from.
+    #[must_use]
+    pub fn image(&self) -> Image {
+        self.shared.image()
+    }
+
+    /// From now on instances boot from `image`; those that run keep what they have.
+    pub fn set_image(&self, mut image: Image) -> io::Result<()> {
+        machine::stage_image(&mut image, &self.shared.directory)?;
+        *self
+            .shared
+            .image
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = image;
+        Ok(())
     }
 
     /// Boots the machine of `instance`: when this returns, its process 1 runs and its metadata is served. Call it
@@ -288,7 +310,7 @@ impl Hypervisor {
         program: &str,
     ) -> Result<tokio::process::Command, HypervisorError> {
         self.with_machine(instance_id, |machine| {
-            machine.command(program, &self.shared.image)
+            machine.command(program, &self.shared.image())
         })
     }
 
@@ -321,6 +343,11 @@ impl Shared {
         self.machines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn image(&self) -> Image {
+        let image = self.image.lock();
+        image.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn boot(
         self: &Arc<Self>,
         instance: Instance,
@@ -335,7 +362,7 @@ impl Shared {
         let environment = machine::Environment {
             network: &self.network,
             directory: &self.directory,
-            image: &self.image,
+            image: self.image(),
             assume_role: Arc::clone(&self.assume_role),
         };
         Machine::boot(&environment, instance, user_data, on_power_off)

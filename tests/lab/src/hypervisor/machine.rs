@@ -22,7 +22,7 @@ use crate::process::{Process, bound_command};
 
 /// Search path of process 1, as cloud-init gives it to user data.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// Where process 1's script and the image's large files appear inside a machine.
+/// Where the image's large files appear inside a machine.
 const INSIDE: &str = "/run/instance";
 /// What [`POWER_OFF_PROGRAMS`] are in the image: process 1 ends, and everything with it.
 const POWER_OFF: &str = "#!/bin/sh\nexec kill -TERM 1\n";
@@ -32,7 +32,7 @@ const POWER_OFF_PROGRAMS: [&str; 4] = ["shutdown", "poweroff", "halt", "reboot"]
 pub(super) struct Environment<'a> {
     pub(super) network: &'a Network,
     pub(super) directory: &'a Path,
-    pub(super) image: &'a Image,
+    pub(super) image: Image,
     pub(super) assume_role: Arc<dyn AssumeRole>,
 }
 
@@ -63,13 +63,14 @@ struct Plan {
 pub(super) fn stage_image(image: &mut Image, directory: &Path) -> io::Result<()> {
     let staged = staged_directory(directory);
     fs::create_dir_all(&staged)?;
-    fs::write(staged.join("init"), include_str!("init.sh"))?;
-    for (number, file) in image.files.iter_mut().enumerate() {
-        if let ImageContent::File(source) = &mut file.content {
-            let copy = staged.join(number.to_string());
-            fs::copy(&*source, &copy)?;
-            fs::set_permissions(&copy, fs::Permissions::from_mode(file.mode))?;
-            *source = PathBuf::from(INSIDE).join(number.to_string());
+    for file in &mut image.files {
+        if let ImageContent::File(source) = &mut file.content
+            && !source.starts_with(INSIDE)
+        {
+            let name = uuid::Uuid::new_v4().to_string();
+            fs::copy(&*source, staged.join(&name))?;
+            fs::set_permissions(staged.join(&name), fs::Permissions::from_mode(file.mode))?;
+            *source = PathBuf::from(INSIDE).join(name);
         }
     }
     Ok(())
@@ -252,7 +253,7 @@ impl Plan {
         self.write_files()?;
         let mut command = bound_command("/bin/sh");
         command
-            .arg(PathBuf::from(INSIDE).join("init"))
+            .args(["-c", include_str!("init.sh")])
             .envs(base_environment(&self.image))
             .current_dir("/")
             .stdin(std::process::Stdio::null())
