@@ -45,8 +45,6 @@ struct Agent {
     connection: Connection,
     /// A program has put something into the spool.
     wake: Notify,
-    /// A resume was given up; Slurm must be told.
-    expired: Notify,
     /// Why the last request could not be sent, for Slurm's Reason.
     send_trouble: Mutex<Option<SqsError>>,
 }
@@ -117,7 +115,6 @@ async fn serve(site: Site) -> anyhow::Result<()> {
         ledger: Mutex::new(Ledger::open(&config.spool_directory)?),
         connection: Connection::new(),
         wake: Notify::new(),
-        expired: Notify::new(),
         send_trouble: Mutex::new(None),
         config,
     });
@@ -133,8 +130,8 @@ async fn serve(site: Site) -> anyhow::Result<()> {
         _ = terminate.recv() => info!("agent stopped by SIGTERM"),
         _ = interrupt.recv() => info!("agent stopped by SIGINT"),
         end = sender::run(Arc::clone(&agent)) => end.context("the sender ended")?,
-        end = expired::run(Arc::clone(&agent)) => end.context("failing nodes ended")?,
         end = updates::run(Arc::clone(&agent)) => end.context("taking updates ended")?,
+        () = expired::run(Arc::clone(&agent)) => {}
         () = reporter::heartbeats(Arc::clone(&agent)) => {}
         () = reporter::observations(Arc::clone(&agent)) => {}
     }

@@ -128,10 +128,13 @@ impl Ledger {
         unfailed.map(|open| Arc::clone(&open.header)).collect()
     }
 
-    /// The messages of a request.
-    pub fn parts(&self, generation: Generation) -> Result<Vec<String>, LedgerError> {
-        let sent = self.open.get(&generation).is_some_and(|open| open.sent);
-        Ok(self.spool.read(Slot { generation, sent })?.parts)
+    /// The messages of a request; none if it is done with.
+    pub fn parts(&self, generation: Generation) -> Result<Option<Vec<String>>, LedgerError> {
+        let Some(open) = self.open.get(&generation) else {
+            return Ok(None);
+        };
+        let sent = open.sent;
+        Ok(Some(self.spool.read(Slot { generation, sent })?.parts))
     }
 
     /// A request was sent.
@@ -170,11 +173,11 @@ impl Ledger {
         self.settle(generation)
     }
 
-    /// Whether a node's last request is this resume.
-    pub fn is_last_resume(&self, node: &NodeName, generation: Generation) -> bool {
-        self.memory
-            .node(node)
-            .is_some_and(|known| known.generation == generation && known.resume)
+    /// Whether a node's last request is this resume, and no update has answered it.
+    pub fn is_unanswered_resume(&self, node: &NodeName, generation: Generation) -> bool {
+        self.memory.node(node).is_some_and(|known| {
+            known.generation == generation && known.resume && known.applied == 0
+        })
     }
 
     /// Whether our suspend of this stamp is the last request and Slurm has yet to be told.

@@ -1,22 +1,16 @@
 //! The one sender: requests go out in the order of their stamps, queue by queue. While a queue cannot be
-//! reached its requests wait; a resume that has waited until its deadline becomes a suspend of its nodes,
-//! which are then failed in Slurm.
+//! reached its requests wait, a resume until its deadline ([`super::expired`]).
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use spillway_core::hostlist::Hostlist;
-use spillway_core::message::SuspendCause;
-use spillway_core::name::NodeName;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
-use super::Agent;
 use super::ledger::LedgerError;
+use super::{Agent, expired};
 use crate::aws::sqs::SqsError;
 use crate::clock::now_ms;
 use crate::crash::{self, CrashPoint};
-use crate::hook;
-use crate::nodes;
 use crate::spool::{Header, Target};
 
 /// How often the spool is looked at without a wake: a wake may be lost.
@@ -43,7 +37,7 @@ pub async fn run(agent: Arc<Agent>) -> Result<(), LedgerError> {
             }
             Ok(Some(error)) => {
                 warn!(pause_ms = backoff.as_millis(), "cannot send: {error}");
-                let pause = backoff.min(until_next_deadline(&agent));
+                let pause = backoff;
                 backoff = (backoff * 2).min(BACKOFF_MAX);
                 pause
             }
@@ -62,54 +56,40 @@ pub async fn run(agent: Arc<Agent>) -> Result<(), LedgerError> {
     }
 }
 
-/// How long until a waiting resume is to be given up.
-fn until_next_deadline(agent: &Agent) -> Duration {
-    let unsent = agent.ledger().unsent();
-    let next_ms = unsent
-        .iter()
-        .filter_map(|request| request.deadline_ms)
-        .min();
-    next_ms.map_or(Duration::MAX, |next_ms| {
-        Duration::from_millis(next_ms.saturating_sub(now_ms()))
-    })
-}
-
 /// Tries each queue until it fails once; the last failure.
 async fn pass(agent: &Agent) -> Result<Option<SqsError>, LedgerError> {
-    let mut failed: Vec<(Target, SqsError)> = Vec::new();
+    let mut failed: Vec<Target> = Vec::new();
+    let mut last = None;
     let unsent = agent.ledger().unsent();
     for request in unsent {
-        let trouble = failed
-            .iter()
-            .find(|(target, _)| *target == request.target)
-            .map(|(_, error)| error.clone());
-        if request
-            .deadline_ms
-            .is_some_and(|deadline_ms| deadline_ms <= now_ms())
-        {
-            expire(agent, &request, trouble.as_ref())?;
+        if failed.contains(&request.target) || expired::is_late(&request) {
             continue;
         }
-        if trouble.is_some() {
+        let Some(parts) = agent.ledger().parts(request.generation)? else {
+            // It was given up meanwhile.
             continue;
-        }
-        match send(agent, &request).await? {
+        };
+        match send(agent, &request, &parts).await? {
             Ok(()) => agent.connection.works(),
             Err(error) => {
                 agent.connection.lost();
-                failed.push((request.target, error));
+                failed.push(request.target);
+                *agent.send_trouble() = Some(error.clone());
+                last = Some(error);
             }
         }
     }
-    let error = failed.pop().map(|(_, error)| error);
-    agent.send_trouble().clone_from(&error);
-    Ok(error)
+    agent.send_trouble().clone_from(&last);
+    Ok(last)
 }
 
-async fn send(agent: &Agent, request: &Header) -> Result<Result<(), SqsError>, LedgerError> {
+async fn send(
+    agent: &Agent,
+    request: &Header,
+    parts: &[String],
+) -> Result<Result<(), SqsError>, LedgerError> {
     let started_ms = now_ms();
-    let parts = agent.ledger().parts(request.generation)?;
-    for part in &parts {
+    for part in parts {
         if let Err(error) = agent.sqs.send(request.target.into(), part).await {
             return Ok(Err(error));
         }
@@ -126,45 +106,4 @@ async fn send(agent: &Agent, request: &Header) -> Result<Result<(), SqsError>, L
         "sent",
     );
     Ok(Ok(()))
-}
-
-/// Gives a resume up: its nodes, where nothing newer was asked, are suspended (an attempt may have
-/// reached SQS without an answer) and then failed.
-fn expire(agent: &Agent, request: &Header, trouble: Option<&SqsError>) -> Result<(), LedgerError> {
-    let mut ledger = agent.ledger();
-    let names = request.node_names().unwrap_or_default();
-    let mut names: Vec<NodeName> = names
-        .into_iter()
-        .filter(|node| ledger.is_last_resume(node, request.generation))
-        .collect();
-    nodes::sort(&mut names);
-    names.dedup();
-    if names.is_empty() {
-        debug!(request_id = %request.request_id, "resume expired; all its nodes were asked for again or let go");
-        return ledger.drop_request(request.generation);
-    }
-    let last = agent.send_trouble().clone();
-    let cause = trouble
-        .cloned()
-        .or(last)
-        .map_or_else(String::new, |error| format!(": {error}"));
-    let reason = format!("spillway: the resume request could not be sent in time{cause}");
-    warn!(request_id = %request.request_id, generation = %request.generation, nodes = %request.nodes, "{reason}");
-    let nodes = Hostlist::parse(&spillway_core::hostlist::fold(&names))
-        .expect("a fold of node names is a hostlist");
-    ledger.put(|generation| {
-        hook::suspend(
-            &agent.config.cluster,
-            hook::new_request_id(),
-            generation,
-            SuspendCause::Expired,
-            nodes,
-            &names,
-            Some(reason),
-        )
-    })?;
-    ledger.drop_request(request.generation)?;
-    drop(ledger);
-    agent.expired.notify_one();
-    Ok(())
 }
