@@ -103,12 +103,17 @@ pub async fn powered_down(lab: &Lab, name: &str) {
     .await;
 }
 
-/// Submits a job for these nodes that prints where it ran and sleeps.
+/// Submits a job for these nodes that prints where it ran and sleeps; it may be requeued.
 pub async fn submit(lab: &Lab, nodes: &str, sleep_seconds: u64) -> String {
+    submit_with(lab, nodes, sleep_seconds, "--requeue").await
+}
+
+/// [`submit`], with an option of the caller's.
+pub async fn submit_with(lab: &Lab, nodes: &str, sleep_seconds: u64, option: &str) -> String {
     let script = format!("#!/bin/bash\nhostname\nsleep {sleep_seconds}\n");
     let count = nodes.split(',').count().to_string();
     let output = format!("--output={}/%j.out", lab.shared_directory().display());
-    let options = ["-N", &count, "-w", nodes, "--requeue", &output];
+    let options = ["-N", &count, "-w", nodes, option, &output];
     lab.head
         .sbatch(&options, &script)
         .await
