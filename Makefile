@@ -25,8 +25,10 @@ INSTALL := CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off CARGO
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: ## Build everything once, for demo, tests and checks alike
-	cargo build --workspace --bins --profile $(PROFILE)
+# With the tests, though the demo needs none: what is built without them is built with other features, and
+# the AWS SDK for EC2 would be compiled twice.
+build: ## Build everything once, for demo and tests alike
+	cargo build --workspace --bins --tests --examples --profile $(PROFILE)
 
 demo: build ## Run Slurm jobs on burst nodes of a local cloud, from queue to termination
 	$(LAB) demo
@@ -39,7 +41,7 @@ check: build $(NEXTEST) $(DENY) ## Check format, lints, documentation, licences,
 	cargo clippy --workspace --all-targets --profile $(PROFILE) -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --profile $(PROFILE)
 	$(DENY) --workspace check bans licenses sources
-	$(NEXTEST) nextest run --cargo-profile $(PROFILE) --package spillway-checks --package spillway-core \
+	$(NEXTEST) nextest run --workspace --cargo-profile $(PROFILE) \
 		-E 'package(spillway-checks) + test(schema)'
 	@# The lab's installer prints, as its last line, where the pinned Python tools are.
 	python=$$($(LAB) install | tail -n 1) \
