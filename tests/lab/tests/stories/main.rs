@@ -1,5 +1,6 @@
 //! Stories: what a site may live through, on a whole lab. Each test has a lab of its own.
 
+mod agent;
 mod joining;
 mod once;
 mod orders;
