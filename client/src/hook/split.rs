@@ -62,9 +62,9 @@ pub fn split(names: &[NodeName], mut jobs: Vec<Job>) -> Vec<Part> {
         .map(|bytes| open.part_for(bytes))
         .collect();
     let mut nodes: Vec<Vec<&str>> = Vec::new();
-    let mut jobs_of: Vec<Vec<RequestJob>> = Vec::new();
+    let mut part_jobs: Vec<Vec<RequestJob>> = Vec::new();
     for (index, job) in jobs.into_iter().enumerate() {
-        at(&mut jobs_of, part_of[groups.of(index)]).push(job.job);
+        at(&mut part_jobs, part_of[groups.of(index)]).push(job.job);
     }
     for name in names {
         // Taken out, so that a name that stands twice in the call stands once in the message.
@@ -76,9 +76,9 @@ pub fn split(names: &[NodeName], mut jobs: Vec<Job>) -> Vec<Part> {
             at(&mut nodes, part).push(name.as_str());
         }
     }
-    jobs_of.resize_with(jobs_of.len().max(nodes.len()), Vec::new);
-    nodes.resize_with(jobs_of.len(), Vec::new);
-    let parts = nodes.into_iter().zip(jobs_of);
+    part_jobs.resize_with(part_jobs.len().max(nodes.len()), Vec::new);
+    nodes.resize_with(part_jobs.len(), Vec::new);
+    let parts = nodes.into_iter().zip(part_jobs);
     parts
         .map(|(nodes, jobs)| Part {
             nodes: fold(nodes),
