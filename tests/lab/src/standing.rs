@@ -12,6 +12,7 @@ use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal as listen};
 
+use crate::install;
 use crate::lab::{Lab, LabSpec};
 
 /// How long a lab may take to start: minutes go into a first installation.
@@ -41,7 +42,8 @@ fn running(state: &Path) -> Option<Pid> {
         .ok()?;
     // A process id may have gone to a stranger after a reboot.
     let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
-    command.ends_with("\0serve\0").then(|| Pid::from_raw(pid))
+    let own = format!("\0serve\0{}\0", state.display());
+    command.ends_with(&own).then(|| Pid::from_raw(pid))
 }
 
 /// Starts a lab in the background and waits until it is up. One that is up already is left alone.
@@ -58,6 +60,7 @@ pub fn up(state: &Path) -> anyhow::Result<()> {
     let mut child = Command::new("setsid")
         .arg(std::env::current_exe()?)
         .arg("serve")
+        .arg(state)
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)
@@ -126,7 +129,9 @@ pub async fn serve(state: &Path) -> anyhow::Result<()> {
         _ = terminate.recv() => bail!("stopped while starting"),
         _ = interrupt.recv() => bail!("stopped while starting"),
     };
-    fs::write(state.join("env.new"), environment(&lab)?)?;
+    let tools = state.join("bin");
+    install::write_aws_command(&lab.venv, &tools)?;
+    fs::write(state.join("env.new"), environment(&lab, &tools)?)?;
     fs::rename(state.join("env.new"), env_file(state))?;
     tokio::select! {
         _ = terminate.recv() => {}
@@ -136,8 +141,8 @@ pub async fn serve(state: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What `source target/lab/env` sets.
-fn environment(lab: &Lab) -> anyhow::Result<String> {
+/// What `source target/lab/env` sets; `tools` is a directory for its PATH.
+fn environment(lab: &Lab, tools: &Path) -> anyhow::Result<String> {
     let client = lab.head.client();
     let client_directory = client.parent().context("the client has no directory")?;
     let mut text = String::from("# Made by `make up`; source it.\n");
@@ -163,7 +168,6 @@ fn environment(lab: &Lab) -> anyhow::Result<String> {
     for (key, value) in variables.filter(|(key, _)| *key != "PATH").chain(own) {
         writeln!(text, "export {key}='{value}'")?;
     }
-    let tools = lab.venv.join("bin");
     writeln!(
         text,
         "export PATH='{}':'{}':\"$PATH\"",
