@@ -3,6 +3,7 @@
 
 mod figures;
 mod jobs;
+mod logs;
 mod timeline;
 
 use std::fs;
@@ -24,7 +25,10 @@ pub async fn run(state: &Path) -> anyhow::Result<()> {
     if state.exists() {
         fs::remove_dir_all(state).with_context(|| format!("clear {}", state.display()))?;
     }
-    let spec = LabSpec::new(&state.join("lab"))?;
+    let mut spec = LabSpec::new(&state.join("lab"))?;
+    // Sites keep idle nodes for minutes; here somebody watches.
+    spec.suspend_time_seconds = 8;
+    spec.suspend_timeout_seconds = 5;
     println!(
         "A site with a Slurm cluster whose {} cloud nodes do not exist yet.",
         spec.nodes

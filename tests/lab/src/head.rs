@@ -199,6 +199,8 @@ impl HeadNode {
         command
             .arg("-D")
             .env("PATH", PATH)
+            // Its log's times are then as everybody else's.
+            .env("TZ", "UTC")
             .env("SLURM_CONF", self.slurm_conf())
             .current_dir(self.state_save_location())
             .stdin(Stdio::null())

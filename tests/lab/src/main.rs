@@ -8,11 +8,11 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use spillway_lab::{demo, install, standing};
 
-const USAGE: &str = "usage: lab install | up | down | demo
+const USAGE: &str = "usage: lab install | up [DIRECTORY] | down [DIRECTORY] | demo [DIRECTORY]
   install  install what a lab needs; the last line is the directory of the Python tools
-  up       start a lab and leave it running; then: source target/lab/env
+  up       start a lab and leave it running; then: source DIRECTORY/env [default: target/lab]
   down     stop it
-  demo     start a lab, run jobs on burst nodes, show what happens, stop it";
+  demo     start a lab, run jobs on burst nodes, show what happens, stop it [default: target/demo]";
 
 /// Where labs keep what a person looks at: below the checkout.
 fn target() -> PathBuf {
@@ -44,10 +44,13 @@ fn run() -> anyhow::Result<()> {
             Ok(())
         }
         ["up"] => standing::up(&state),
+        ["up", state] => standing::up(Path::new(state)),
         ["down"] => standing::down(&state),
+        ["down", state] => standing::down(Path::new(state)),
         // Started by `up`, detached from its terminal.
-        ["serve"] => runtime()?.block_on(standing::serve(&state)),
+        ["serve", state] => runtime()?.block_on(standing::serve(Path::new(state))),
         ["demo"] => runtime()?.block_on(demo::run(&target().join("demo"))),
+        ["demo", state] => runtime()?.block_on(demo::run(Path::new(state))),
         _ => bail!("{USAGE}"),
     }
 }

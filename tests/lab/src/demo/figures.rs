@@ -11,6 +11,9 @@ use super::jobs::JobRan;
 use super::timeline::Moments;
 use crate::lab::Lab;
 
+/// The services that Spillway calls. The calls of the deployment go to others.
+const SERVICES: [&str; 3] = ["sqs", "dynamodb", "ec2"];
+
 /// What `summary.json` holds.
 #[derive(Debug, Serialize)]
 pub(super) struct Summary {
@@ -24,7 +27,8 @@ pub(super) struct Summary {
 /// Medians over the demo's nodes (over its calls, for `resume_program`), in milliseconds.
 #[derive(Debug, Serialize)]
 struct Latencies {
-    /// ResumeProgram, from its start to its exit.
+    /// From slurmctld's start of ResumeProgram until the agent has its request, by both logs: what the program
+    /// does last is to wake the agent.
     resume_program: Option<u64>,
     /// From the stamp of the request to EC2's launch.
     request_to_launch: Option<u64>,
@@ -38,7 +42,8 @@ struct Latencies {
 
 pub(super) fn summary(lab: &Lab, jobs: Vec<JobRan>, moments: Moments) -> anyhow::Result<Summary> {
     let mut aws_calls = BTreeMap::new();
-    for call in lab.cloud.proxy.journal().calls()? {
+    let calls = lab.cloud.proxy.journal().calls()?.into_iter();
+    for call in calls.filter(|call| SERVICES.contains(&call.service.as_str())) {
         *aws_calls.entry(call.operation).or_default() += 1;
     }
     let instances: Vec<(String, Option<u64>, u64)> = lab.ec2.with(|ec2, _| {
@@ -55,11 +60,12 @@ pub(super) fn summary(lab: &Lab, jobs: Vec<JobRan>, moments: Moments) -> anyhow:
         .iter()
         .map(|(id, _, at_ms)| (id.as_str(), *at_ms))
         .collect();
+    let resume_program_ms = moments.resume_programs.durations_ms();
     let Moments {
-        resume_program_ms,
         nodes: node_moments,
         terminated_ms,
         instance_of,
+        ..
     } = moments;
     let of_node = |node: &str| launched.get(instance_of.get(node)?.as_str()).copied();
     let between = |from: Option<u64>, to: Option<u64>| to?.checked_sub(from?);

@@ -39,7 +39,8 @@ pub(super) async fn srun_on_two_nodes(lab: &Lab) -> anyhow::Result<Vec<JobRan>> 
         lines.len()
     );
     let id = lines[0].0.clone();
-    let nodes = lines.into_iter().map(|(_, node)| node).collect();
+    let mut nodes: Vec<String> = lines.into_iter().map(|(_, node)| node).collect();
+    nodes.sort();
     Ok(vec![JobRan {
         id,
         state: "COMPLETED".to_owned(),

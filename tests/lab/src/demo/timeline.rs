@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use serde_json::{Value, json};
+use serde_json::json;
 use spillway_world::ec2::{Ec2Event, InstanceState};
 use tokio::task::JoinSet;
 
+use super::logs::{self, ResumePrograms};
 use crate::deploy::FUNCTIONS;
 use crate::ec2_api::Ec2Api;
 use crate::emulator::root::RootClient;
@@ -20,8 +21,8 @@ const LOOK: Duration = Duration::from_millis(250);
 /// When what happened, for the figures; Unix milliseconds.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Moments {
-    /// How long each call of ResumeProgram took, as its own log says, in milliseconds.
-    pub resume_program_ms: Vec<u64>,
+    /// Calls of ResumeProgram.
+    pub resume_programs: ResumePrograms,
     /// The first time of each, by node.
     pub nodes: BTreeMap<String, NodeMoments>,
     /// By instance.
@@ -67,7 +68,8 @@ impl Timeline {
                 .clone()
                 .follow_nodes(lab.ec2.clone(), lab.head.slurm_conf()),
         );
-        for (name, path) in lab.client_logs() {
+        let slurmctld = ("Slurm", lab.head.slurmctld_log());
+        for (name, path) in lab.client_logs().into_iter().chain([slurmctld]) {
             tasks.spawn(shared.clone().follow_file(name, path));
         }
         let root = lab.cloud.emulator.root();
@@ -124,11 +126,19 @@ impl Shared {
                 continue;
             };
             let state = change.to.as_str();
+            let served = self.moments().instance_of.clone().into_iter();
+            let node = served
+                .filter(|(_, instance)| *instance == change.instance_id)
+                .map(|(node, _)| format!(" ({node})"))
+                .next();
             self.say(
                 "EC2",
                 &format!(
-                    "{} {} is {state} in {}",
-                    change.instance_id, change.private_ip, change.availability_zone
+                    "{}{} is {state} at {} in {}",
+                    change.instance_id,
+                    node.unwrap_or_default(),
+                    change.private_ip,
+                    change.availability_zone
                 ),
             );
             if change.to == InstanceState::Terminated {
@@ -180,12 +190,16 @@ impl Shared {
         let moment = moments.nodes.entry(node.to_owned()).or_default();
         if before.1 != now.1 && address != node {
             moment.addressed_ms.get_or_insert_with(now_ms);
-            self.say("Slurm", &format!("{node} has address {address}"));
             let holder = ec2.with(|ec2, _| {
                 ec2.instances()
                     .find(|i| i.private_ip.is_some_and(|ip| ip.to_string() == address))
                     .map(|i| i.instance_id.clone())
             });
+            let of = holder
+                .as_ref()
+                .map(|instance| format!(", that of {instance}"));
+            let of = of.unwrap_or_default();
+            self.say("Slurm", &format!("{node} has address {address}{of}"));
             if let Some(instance) = holder {
                 moments
                     .instance_of
@@ -211,7 +225,7 @@ impl Shared {
         self.say("Slurm", &format!("{node} is {state}"));
     }
 
-    /// New lines of a log of the client.
+    /// New lines of a log, in words for this timeline.
     async fn follow_file(self: Arc<Self>, who: &'static str, path: PathBuf) {
         let mut read = 0;
         loop {
@@ -220,10 +234,15 @@ impl Shared {
             // A line that is still being written waits for its end.
             let whole = fresh.rfind('\n').map_or(0, |end| end + 1);
             for line in fresh[..whole].lines() {
-                self.say(who, line);
-                self.moments()
-                    .resume_program_ms
-                    .extend(resume_program_ms(line));
+                self.moments().resume_programs.look_at(line);
+                let words = match who {
+                    "Slurm" => logs::slurmctld(line),
+                    "agent" => logs::agent(line),
+                    _ => Some(line.to_owned()),
+                };
+                if let Some(words) = words {
+                    self.say(who, &words);
+                }
             }
             read += whole;
             tokio::time::sleep(LOOK).await;
@@ -255,7 +274,7 @@ impl Shared {
                         .as_str()
                         .unwrap_or_default()
                         .lines()
-                        .filter_map(message)
+                        .filter_map(logs::function)
                     {
                         self.say(function, &message);
                     }
@@ -269,17 +288,4 @@ impl Shared {
 /// Slurm's `+`-joined flags.
 fn flags(state: &str) -> BTreeSet<&str> {
     state.split('+').collect()
-}
-
-/// The message of a structured log line; none for metrics and for what Lambda itself logs.
-fn message(line: &str) -> Option<String> {
-    let value: Value = serde_json::from_str(line.trim()).ok()?;
-    let fields = value.get("fields").unwrap_or(&value);
-    Some(fields.get("message")?.as_str()?.to_owned())
-}
-
-/// How long a call of ResumeProgram took, where a line of its log says so.
-fn resume_program_ms(line: &str) -> Option<u64> {
-    let (_, after) = line.split_once("resume")?.1.split_once(" in ")?;
-    after.split_once(" ms")?.0.trim().parse().ok()
 }
