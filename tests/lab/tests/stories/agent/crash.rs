@@ -61,7 +61,7 @@ async fn dies_at(point: &str) {
     log_what_slurmctld_is_told(&lab).await;
     start_agent(&mut lab, &[("SPILLWAY_CRASH_AT", point)]).await;
     let job = srun(&lab, "cloud-0");
-    let end = tokio::time::timeout(Duration::from_secs(60), lab.agent.ended())
+    let end = tokio::time::timeout(Duration::from_mins(1), lab.agent.ended())
         .await
         .expect("the agent comes to the point")
         .expect("it was started");
