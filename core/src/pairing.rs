@@ -285,6 +285,7 @@ impl Pairing {
         }
         let mut next = Self {
             generation,
+            request_id: Some(launch.request_id.clone()),
             update_due: None,
             ..self.clone()
         };

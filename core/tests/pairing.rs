@@ -280,6 +280,15 @@ fn table() {
     insta::assert_snapshot!("pairing", text);
 }
 
+/// Logs are followed by it from Slurm's call to scontrol.
+#[test]
+fn a_record_names_the_resume_it_last_accepted() {
+    let joined = after(&[resume(3), launched(3, 1), resume(5)]);
+    assert_eq!(joined.request_id, Some(launch(5).request_id));
+    let overtaken = joined.on(&resume(4), NOW_MS).next;
+    assert_eq!(overtaken.request_id, Some(launch(5).request_id));
+}
+
 fn any_event() -> impl Strategy<Value = Event> {
     let id = || 1_u64..5;
     let reason = || Just("why".to_owned());
