@@ -1,7 +1,7 @@
 //! Durable files: written beside, synced, renamed into place, readable by SlurmUser only.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -72,15 +72,27 @@ pub enum Keep {
 
 /// Replaces a file as a whole: a reader sees the old content or the new, never a part.
 pub fn replace(path: &Path, content: &[u8], keep: Keep) -> Result<(), FileError> {
+    replace_with(path, keep, |file| file.write_all(content))
+}
+
+/// The same, with the content as it is made.
+pub fn replace_with(
+    path: &Path,
+    keep: Keep,
+    content: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
+) -> Result<(), FileError> {
     let temporary = path.with_extension("new");
     let write = || -> io::Result<()> {
-        let mut file = OpenOptions::new()
+        let file = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(true)
             .mode(FILE_MODE)
             .open(&temporary)?;
-        file.write_all(content)?;
+        let mut buffer = BufWriter::new(&file);
+        content(&mut buffer)?;
+        buffer.flush()?;
+        drop(buffer);
         if keep == Keep::Durably {
             file.sync_all()?;
         }

@@ -129,9 +129,10 @@ fn act(
                 unusable = Some(reason);
                 None
             });
-            let jobs = file.as_deref().map_or(Ok(Vec::new()), |text| {
-                resume_file::jobs(text, &read_jobs_file(&config.jobs_file))
-            });
+            let jobs_file = read_jobs_file(&config.jobs_file);
+            let jobs = file
+                .as_deref()
+                .map_or(Ok(Vec::new()), |text| resume_file::jobs(text, &jobs_file));
             let jobs = jobs.unwrap_or_else(|reason| {
                 unusable = Some(reason);
                 Vec::new()
@@ -145,7 +146,7 @@ fn act(
                     timeout_ms,
                     nodes,
                     &names,
-                    jobs,
+                    &jobs,
                 )
             })?
         }

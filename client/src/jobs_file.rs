@@ -6,8 +6,6 @@
 //! <job id> <user> <account> <partition> <features>
 //! ```
 
-use std::collections::HashMap;
-
 /// What squeue prints where a job has nothing.
 const NONE: &str = "(null)";
 /// What `squeue --format` must print for a line of this file: the job's own id (also for an array's
@@ -27,27 +25,46 @@ pub struct JobFacts<'a> {
     pub features: Option<&'a str>,
 }
 
-/// Reads the file's text. Lines of another form are left out: what is known of a job is for tags and
-/// reports, never a condition.
-pub fn parse(text: &str) -> HashMap<u32, JobFacts<'_>> {
-    text.lines().filter_map(parse_line).collect()
+/// The file's lines by job id; a line is taken apart when its job is asked for. Lines of another form
+/// are left out: what is known of a job is for tags and reports, never a condition.
+#[derive(Debug)]
+pub struct JobsFile<'a>(Vec<(u32, &'a str)>);
+
+impl<'a> JobsFile<'a> {
+    /// Takes the file's text.
+    pub fn parse(text: &'a str) -> Self {
+        let mut lines: Vec<(u32, &str)> = text.lines().filter_map(numbered).collect();
+        // squeue's own order is nearly this one, and then sorting is one look at each.
+        lines.sort_by_key(|(job_id, _)| *job_id);
+        Self(lines)
+    }
+
+    /// What is known of a job.
+    pub fn get(&self, job_id: u32) -> Option<JobFacts<'a>> {
+        let found = self.0.binary_search_by_key(&job_id, |(job_id, _)| *job_id);
+        found.ok().map(|index| facts(self.0[index].1))
+    }
 }
 
-fn parse_line(line: &str) -> Option<(u32, JobFacts<'_>)> {
-    let mut fields = line.split('\t');
-    let job_id = fields.next()?.parse().ok()?;
+fn numbered(line: &str) -> Option<(u32, &str)> {
+    let (job_id, rest) = line.split_once('\t')?;
+    Some((job_id.parse().ok()?, rest))
+}
+
+/// What stands after the job id.
+fn facts(rest: &str) -> JobFacts<'_> {
+    let mut fields = rest.split('\t');
     let mut fact = || {
         fields
             .next()
             .filter(|text| !text.is_empty() && *text != NONE)
     };
-    let facts = JobFacts {
+    JobFacts {
         user: fact(),
         account: fact(),
         partition: fact().filter(|partition| !partition.contains(',')),
         features: fact(),
-    };
-    Some((job_id, facts))
+    }
 }
 
 /// The partitions that a line names.
@@ -62,11 +79,12 @@ mod tests {
     #[test]
     fn a_line_of_squeue() {
         let text =
-            "7\tada\tphysics\tcloud\tgpu|big\n8\tbob\t(null)\tcloud,prem\t(null)\nnonsense\n";
-        let jobs = parse(text);
-        assert_eq!(jobs.len(), 2);
+            "8\tbob\t(null)\tcloud,prem\t(null)\n7\tada\tphysics\tcloud\tgpu|big\nnonsense\n";
+        let jobs = JobsFile::parse(text);
+        assert_eq!(jobs.0.len(), 2);
+        assert_eq!(jobs.get(9), None);
         assert_eq!(
-            jobs[&7],
+            jobs.get(7).unwrap(),
             JobFacts {
                 user: Some("ada"),
                 account: Some("physics"),
@@ -75,13 +93,13 @@ mod tests {
             }
         );
         assert_eq!(
-            jobs[&8],
+            jobs.get(8).unwrap(),
             JobFacts {
                 user: Some("bob"),
                 ..JobFacts::default()
             }
         );
-        let second = text.lines().nth(1).unwrap();
-        assert_eq!(partitions(second).collect::<Vec<_>>(), ["cloud", "prem"]);
+        let first = text.lines().next().unwrap();
+        assert_eq!(partitions(first).collect::<Vec<_>>(), ["cloud", "prem"]);
     }
 }

@@ -94,7 +94,8 @@ impl Spool {
             .and_then(|()| stamp.sync_data())
             .map_err(FileError::on("write", &self.stamp))?;
         let path = self.path(generation, WAITING);
-        files::replace(&path, make(generation).to_text().as_bytes(), Keep::Durably)?;
+        let entry = make(generation);
+        files::replace_with(&path, Keep::Durably, |file| entry.write_to(file))?;
         crash::point(CrashPoint::Fsync);
         Ok(generation)
     }

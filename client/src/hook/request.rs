@@ -33,7 +33,7 @@ pub fn resume(
     resume_timeout_ms: u64,
     nodes: Hostlist,
     names: &[NodeName],
-    jobs: Vec<Job>,
+    jobs: &[Job],
 ) -> Entry {
     let deadline_ms = deadline_ms(generation, resume_timeout_ms);
     let job_count = jobs.len();
@@ -45,9 +45,12 @@ pub fn resume(
             parts,
             deadline_ms,
             nodes: content.nodes,
-            jobs: content.jobs,
+            jobs: Vec::new(),
         });
-        Message::new(cluster.clone(), body).to_json()
+        with_jobs(
+            &Message::new(cluster.clone(), body).to_json(),
+            &content.jobs,
+        )
     };
     let parts = number(split::split(names, jobs), message);
     let subject = Subject {
@@ -60,6 +63,27 @@ pub fn resume(
         fail: None,
     };
     Entry::new(subject, parts)
+}
+
+/// Puts the jobs into a message that has none yet. Each is written once, into its place.
+fn with_jobs(message: &str, jobs: &[&Job]) -> String {
+    const NO_JOBS: &str = r#""jobs":["#;
+    const END: &str = "]}}";
+    let before = message
+        .strip_suffix(END)
+        .filter(|before| before.ends_with(NO_JOBS))
+        .expect("the list of jobs is the last field of a resume");
+    let bytes: usize = jobs.iter().map(|job| job.json_bytes() + 1).sum();
+    let mut text = Vec::with_capacity(message.len() + bytes);
+    text.extend_from_slice(before.as_bytes());
+    for (index, job) in jobs.iter().enumerate() {
+        if index > 0 {
+            text.push(b',');
+        }
+        serde_json::to_writer(&mut text, job).expect("a job holds only strings and a number");
+    }
+    text.extend_from_slice(END.as_bytes());
+    String::from_utf8(text).expect("serde_json writes UTF-8")
 }
 
 /// The entry of a suspend. With `fail` the agent also fails the nodes in Slurm with that reason.
@@ -83,7 +107,7 @@ pub fn suspend(
         });
         Message::new(cluster.clone(), body).to_json()
     };
-    let parts = number(split::split(names, Vec::new()), message);
+    let parts = number(split::split(names, &[]), message);
     let subject = Subject {
         target: Target::Suspend,
         request_id,

@@ -2,9 +2,9 @@
 //! gang is ever torn. Every node stands in exactly one part, and so does every job.
 
 use std::collections::HashMap;
-use std::io;
+use std::collections::hash_map::Entry;
 
-use spillway_core::message::{MAX_REQUEST_BYTES, RequestJob};
+use spillway_core::message::MAX_REQUEST_BYTES;
 use spillway_core::name::NodeName;
 
 use super::request::fold;
@@ -18,41 +18,47 @@ const FOLD_BYTES: usize = 3;
 
 /// One message's share of the request.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Part {
+pub struct Part<'a> {
     /// Hostlist.
     pub nodes: String,
     /// The jobs that the nodes are for.
-    pub jobs: Vec<RequestJob>,
+    pub jobs: Vec<&'a Job<'a>>,
 }
 
 /// The parts of a request for `names`; at least one. A part is at most [`MAX_REQUEST_BYTES`] long
 /// unless jobs that belong together are longer by themselves.
-pub fn split(names: &[NodeName], mut jobs: Vec<Job>) -> Vec<Part> {
-    let mut job_of: HashMap<&str, Option<usize>> =
-        names.iter().map(|name| (name.as_str(), None)).collect();
-    // slurmctld names no job without a node of this call; a message never has jobs without nodes.
-    jobs.retain(|job| {
-        job.nodes
-            .iter()
-            .any(|node| job_of.contains_key(node.as_str()))
-    });
+pub fn split<'a>(names: &[NodeName], jobs: &'a [Job<'a>]) -> Vec<Part<'a>> {
+    // A name that stands twice in the call stands once in the message.
+    let mut nodes: Vec<&str> = Vec::with_capacity(names.len());
+    let mut index_of: HashMap<&str, usize> = HashMap::with_capacity(names.len());
+    for name in names {
+        if let Entry::Vacant(new) = index_of.entry(name.as_str()) {
+            new.insert(nodes.len());
+            nodes.push(name.as_str());
+        }
+    }
+    let mut first_job: Vec<Option<usize>> = vec![None; nodes.len()];
+    let mut has_nodes = vec![false; jobs.len()];
     let mut groups = Groups::new(jobs.len());
-    for (index, job) in jobs.iter().enumerate() {
-        for node in &job.nodes {
+    for (job, content) in jobs.iter().enumerate() {
+        for name in content.nodes() {
             // A node that this call does not resume belongs to another call.
-            if let Some(first) = job_of.get_mut(node.as_str()) {
-                groups.join(*first.get_or_insert(index), index);
+            if let Some(node) = index_of.get(&*name) {
+                has_nodes[job] = true;
+                groups.join(*first_job[*node].get_or_insert(job), job);
             }
         }
     }
+    // slurmctld names no job without a node of this call; a message never has jobs without nodes.
+    let called = (0..jobs.len()).filter(|job| has_nodes[*job]);
     // What each group costs, at the index of its first job.
     let mut bytes = vec![0; jobs.len()];
-    for (index, job) in jobs.iter().enumerate() {
-        bytes[groups.of(index)] += json_bytes(&job.job) + 1;
+    for job in called.clone() {
+        bytes[groups.of(job)] += jobs[job].json_bytes() + 1;
     }
-    for (name, job) in &job_of {
+    for (node, job) in first_job.iter().enumerate() {
         if let Some(job) = job {
-            bytes[groups.of(*job)] += name.len() + FOLD_BYTES;
+            bytes[groups.of(*job)] += nodes[node].len() + FOLD_BYTES;
         }
     }
     // Groups in the order of their first jobs, then each node without a job by itself.
@@ -61,24 +67,21 @@ pub fn split(names: &[NodeName], mut jobs: Vec<Job>) -> Vec<Part> {
         .into_iter()
         .map(|bytes| open.part_for(bytes))
         .collect();
-    let mut nodes: Vec<Vec<&str>> = Vec::new();
-    let mut part_jobs: Vec<Vec<RequestJob>> = Vec::new();
-    for (index, job) in jobs.into_iter().enumerate() {
-        at(&mut part_jobs, part_of[groups.of(index)]).push(job.job);
+    let mut part_nodes: Vec<Vec<&str>> = Vec::new();
+    let mut part_jobs: Vec<Vec<&Job>> = Vec::new();
+    for job in called {
+        at(&mut part_jobs, part_of[groups.of(job)]).push(&jobs[job]);
     }
-    for name in names {
-        // Taken out, so that a name that stands twice in the call stands once in the message.
-        if let Some(job) = job_of.remove(name.as_str()) {
-            let part = match job {
-                Some(job) => part_of[groups.of(job)],
-                None => open.part_for(name.as_str().len() + FOLD_BYTES),
-            };
-            at(&mut nodes, part).push(name.as_str());
-        }
+    for (name, job) in nodes.into_iter().zip(first_job) {
+        let part = match job {
+            Some(job) => part_of[groups.of(job)],
+            None => open.part_for(name.len() + FOLD_BYTES),
+        };
+        at(&mut part_nodes, part).push(name);
     }
-    part_jobs.resize_with(part_jobs.len().max(nodes.len()), Vec::new);
-    nodes.resize_with(part_jobs.len(), Vec::new);
-    let parts = nodes.into_iter().zip(part_jobs);
+    part_jobs.resize_with(part_jobs.len().max(part_nodes.len()), Vec::new);
+    part_nodes.resize_with(part_jobs.len(), Vec::new);
+    let parts = part_nodes.into_iter().zip(part_jobs);
     parts
         .map(|(nodes, jobs)| Part {
             nodes: fold(nodes),
@@ -135,24 +138,6 @@ impl Groups {
         let (a, b) = (self.of(a), self.of(b));
         self.0[a.max(b)] = a.min(b);
     }
-}
-
-fn json_bytes(job: &RequestJob) -> usize {
-    struct Counter(usize);
-    impl io::Write for Counter {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut counter = Counter(0);
-    serde_json::to_writer(&mut counter, job)
-        .expect("a job holds only strings, and counting cannot fail");
-    counter.0
 }
 
 #[cfg(test)]

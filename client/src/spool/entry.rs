@@ -1,6 +1,8 @@
 //! One file of the spool: a line that says what the request is, then the messages, one a line, ready to
 //! be sent. The agent reads the first line and never takes the messages apart.
 
+use std::io::{self, Write};
+
 use serde::{Deserialize, Serialize};
 use spillway_core::hostlist::Hostlist;
 use spillway_core::name::{Generation, NodeName, RequestId};
@@ -110,17 +112,14 @@ impl Entry {
         Self { header, parts }
     }
 
-    /// The content of the file.
-    pub fn to_text(&self) -> String {
-        let mut text =
-            serde_json::to_string(&self.header).expect("a header holds only strings and numbers");
-        text.reserve(self.parts.iter().map(|part| part.len() + 1).sum::<usize>() + 1);
+    /// Writes the content of the file.
+    pub fn write_to(&self, file: &mut impl Write) -> io::Result<()> {
+        serde_json::to_writer(&mut *file, &self.header)?;
         for part in &self.parts {
-            text.push('\n');
-            text.push_str(part);
+            file.write_all(b"\n")?;
+            file.write_all(part.as_bytes())?;
         }
-        text.push('\n');
-        text
+        file.write_all(b"\n")
     }
 
     /// Reads the content of a file.

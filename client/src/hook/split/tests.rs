@@ -1,5 +1,6 @@
 //! Every node and job in exactly one part, each part small enough, no gang torn.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 
@@ -9,20 +10,21 @@ use spillway_core::message::{Message, ResumeQueueBody};
 use spillway_core::name::{ClusterName, Generation, MAX_GENERATION, RequestId};
 
 use super::super::request::resume;
+use super::super::resume_file::Text;
 use super::*;
 
-fn job(id: u32, nodes: &[String]) -> Job {
+fn job(id: u32, nodes: &[String]) -> Job<'static> {
+    let text = |text: String| Text(Cow::Owned(text));
+    let expression = fold(nodes.to_vec());
     Job {
-        job: RequestJob {
-            job_id: NonZeroU32::new(id).unwrap().into(),
-            nodes_resume: fold(nodes.to_vec()),
-            nodes_alloc: Some(fold(nodes.to_vec())),
-            partition: Some("cloud".to_owned()),
-            features: Some("a long constraint, \"quoted\"".repeat(8)),
-            user: Some("ada".to_owned()),
-            account: None,
-        },
-        nodes: nodes.to_vec(),
+        job_id: NonZeroU32::new(id).unwrap(),
+        hostlist: (nodes.len() > 1).then(|| Hostlist::parse(&expression).unwrap()),
+        nodes_resume: text(expression.clone()),
+        nodes_alloc: Some(text(expression)),
+        partition: Some(Text::from("cloud")),
+        features: Some(text("a long constraint, \"quoted\"".repeat(8))),
+        user: Some(Text::from("ada")),
+        account: None,
     }
 }
 
@@ -42,12 +44,12 @@ fn ten_thousand_jobs_of_one_node_are_few_messages() {
     let nodes: Vec<String> = (0..10_000)
         .map(|number| format!("cloud-{number}"))
         .collect();
-    let jobs = nodes
+    let jobs: Vec<Job> = nodes
         .iter()
         .zip(1..)
         .map(|(node, id)| job(id, std::slice::from_ref(node)))
         .collect();
-    let parts = split(&names(&nodes), jobs);
+    let parts = split(&names(&nodes), &jobs);
     assert!(parts.len() > 1 && parts.len() < 60, "{}", parts.len());
     assert_eq!(
         parts.iter().map(|part| part.jobs.len()).sum::<usize>(),
@@ -60,7 +62,7 @@ fn nodes_without_a_job_still_go() {
     let nodes: Vec<String> = (0..40_000)
         .map(|number| format!("rack{}-node{number}-{number}", number % 9))
         .collect();
-    let parts = split(&names(&nodes), Vec::new());
+    let parts = split(&names(&nodes), &[]);
     let all: BTreeSet<String> = parts.iter().flat_map(|part| expand(&part.nodes)).collect();
     assert_eq!(all, nodes.into_iter().collect());
     assert!(parts.len() > 1);
@@ -92,7 +94,7 @@ proptest! {
             }
         }
         let jobs: Vec<Job> = of_job.iter().map(|(id, nodes)| job(*id, nodes)).collect();
-        let parts = split(&names(&nodes), jobs);
+        let parts = split(&names(&nodes), &jobs);
 
         let mut seen_nodes: Vec<String> = parts.iter().flat_map(|part| expand(&part.nodes)).collect();
         seen_nodes.sort();
@@ -107,7 +109,7 @@ proptest! {
         for part in &parts {
             let own: BTreeSet<String> = expand(&part.nodes).into_iter().collect();
             for job in &part.jobs {
-                for node in expand(&job.nodes_resume) {
+                for node in expand(&job.nodes_resume.0) {
                     prop_assert!(own.contains(&node), "job {} is torn", job.job_id);
                 }
             }
@@ -133,7 +135,7 @@ proptest! {
             60_000,
             Hostlist::parse(&fold(nodes.clone())).unwrap(),
             &names(&nodes),
-            jobs,
+            &jobs,
         );
         let mut seen = 0;
         for (part, number) in entry.parts.iter().zip(1..) {
