@@ -29,6 +29,8 @@ pub async fn run(state: &Path) -> anyhow::Result<()> {
     // Sites keep idle nodes for minutes; here somebody watches.
     spec.suspend_time_seconds = 8;
     spec.suspend_timeout_seconds = 5;
+    let interval = "SlurmctldParameters=power_save_interval=2";
+    spec.slurm_lines.push(interval.to_owned());
     println!(
         "A site with a Slurm cluster whose {} cloud nodes do not exist yet.",
         spec.nodes
@@ -60,11 +62,14 @@ pub async fn run(state: &Path) -> anyhow::Result<()> {
 }
 
 async fn story(lab: &Lab, timeline: &Timeline) -> anyhow::Result<Summary> {
-    Timeline::chapter("A user asks for two nodes: srun -N 2 hostname");
-    let mut ran = jobs::srun_on_two_nodes(lab).await?;
-    Timeline::chapter("A user submits an array of three: sbatch --array=0-2");
-    ran.extend(jobs::array_of_three(lab).await?);
-    Timeline::chapter("No job is left: Slurm suspends the idle nodes");
+    timeline.chapter("A user asks for two nodes: srun -N 2 hostname");
+    let mut ran = jobs::srun_on_two_nodes(lab, timeline).await?;
+    timeline.chapter(
+        "A user submits an array of three: sbatch --array=0-2. The third task needs a new node, and waits:\n\
+         slurmctld 22.05 looks only every 30 s whether the nodes of a batch job have booted.",
+    );
+    ran.extend(jobs::array_of_three(lab, timeline).await?);
+    timeline.chapter("No job is left: Slurm suspends the idle nodes");
     all_gone(lab).await?;
     // The last events are on their way through the logs.
     tokio::time::sleep(Duration::from_secs(1)).await;

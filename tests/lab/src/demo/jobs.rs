@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use serde::Serialize;
 
+use super::timeline::Timeline;
 use crate::lab::Lab;
 
 /// How long a job may take from its submission to its end.
@@ -26,12 +27,15 @@ pub(super) struct JobRan {
 /// What each of a job's processes prints: job, node, and the host name of the machine it runs on.
 const TELL: &str = "echo $SLURM_JOB_ID $SLURMD_NODENAME $(hostname)";
 
-pub(super) async fn srun_on_two_nodes(lab: &Lab) -> anyhow::Result<Vec<JobRan>> {
+pub(super) async fn srun_on_two_nodes(
+    lab: &Lab,
+    timeline: &Timeline,
+) -> anyhow::Result<Vec<JobRan>> {
     let run = lab.head.run("srun", &["-N", "2", "bash", "-c", TELL]);
     let text = tokio::time::timeout(Duration::from_secs(JOB_SECONDS), run)
         .await
         .with_context(|| format!("srun did not end within {JOB_SECONDS} s"))??;
-    print!("{}", quoted(&text));
+    timeline.quote(&text);
     let lines = told(lab, &text).await?;
     ensure!(
         lines.len() == 2,
@@ -49,7 +53,7 @@ pub(super) async fn srun_on_two_nodes(lab: &Lab) -> anyhow::Result<Vec<JobRan>> 
     }])
 }
 
-pub(super) async fn array_of_three(lab: &Lab) -> anyhow::Result<Vec<JobRan>> {
+pub(super) async fn array_of_three(lab: &Lab, timeline: &Timeline) -> anyhow::Result<Vec<JobRan>> {
     let home = lab.shared_directory();
     let output = format!("--output={}/%A_%a.out", home.display());
     let script = format!("#!/bin/bash\n{TELL}\n");
@@ -68,7 +72,7 @@ pub(super) async fn array_of_three(lab: &Lab) -> anyhow::Result<Vec<JobRan>> {
         let path = home.join(format!("{name}.out"));
         let text =
             std::fs::read_to_string(&path).with_context(|| format!("read the output of {name}"))?;
-        print!("{}", quoted(&text));
+        timeline.quote(&text);
         let nodes = told(lab, &text)
             .await?
             .into_iter()
@@ -82,16 +86,6 @@ pub(super) async fn array_of_three(lab: &Lab) -> anyhow::Result<Vec<JobRan>> {
         });
     }
     Ok(ran)
-}
-
-fn quoted(text: &str) -> String {
-    text.lines().fold(String::new(), |quoted, line| {
-        quoted
-            + "          | "
-            + line
-            + "
-"
-    })
 }
 
 /// Job and node of each line that [`TELL`] printed; the host name must be that of the very instance that

@@ -31,8 +31,8 @@ pub(super) fn agent(line: &str) -> Option<String> {
     let (level, text) = rest.trim_start().split_once(' ')?;
     let is_field = |word: &&str| word.split_once('=').is_some_and(|(key, _)| is_name(key));
     let words: Vec<&str> = text.split(' ').collect();
-    let fields = words.iter().copied().filter(is_field);
-    let nodes = fields.filter_map(|word| word.strip_prefix("nodes=")).next();
+    let mut fields = words.iter().copied().filter(is_field);
+    let nodes = fields.find_map(|word| word.strip_prefix("nodes="));
     let message: Vec<&str> = words
         .iter()
         .copied()
@@ -67,7 +67,7 @@ fn is_name(text: &str) -> bool {
 /// Calls of ResumeProgram: when slurmctld started each, and when the agent had what it asked.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ResumePrograms {
-    /// Nodes and time of day in milliseconds.
+    /// Nodes and Unix milliseconds.
     started: Vec<(String, u64)>,
     /// The same.
     taken: Vec<(String, u64)>,
@@ -78,7 +78,7 @@ impl ResumePrograms {
     pub(super) fn look_at(&mut self, line: &str) {
         let value = |key: &str| {
             let text = line.split_once(key)?.1.split_whitespace().next()?;
-            Some((text.to_owned(), time_of_day_ms(line)?))
+            Some((text.to_owned(), written_ms(line)?))
         };
         self.started.extend(value(" waking nodes "));
         if line.contains(" resume requested ") {
@@ -88,25 +88,28 @@ impl ResumePrograms {
 
     /// How long each took, as far as both ends are known.
     pub(super) fn durations_ms(&self) -> Vec<u64> {
-        const DAY_MS: u64 = 86_400_000;
         let mut taken = self.taken.clone();
         let mut durations = Vec::new();
         for (nodes, from_ms) in &self.started {
             if let Some(index) = taken.iter().position(|(own, _)| own == nodes) {
                 let (_, to_ms) = taken.remove(index);
-                durations.push((to_ms + DAY_MS - from_ms) % DAY_MS);
+                durations.push(to_ms.saturating_sub(*from_ms));
             }
         }
         durations
     }
 }
 
-/// Of a line that begins with an ISO 8601 time, in brackets or not.
-fn time_of_day_ms(line: &str) -> Option<u64> {
-    let (_, time) = line.split_once('T')?;
-    let number = |from: usize, to: usize| time.get(from..to)?.parse::<u64>().ok();
-    let seconds = number(0, 2)? * 3600 + number(3, 5)? * 60 + number(6, 8)?;
-    Some(seconds * 1000 + number(9, 12)?)
+/// When a line was written: its time stands in front, in brackets or not, or in its `timestamp`.
+pub(super) fn written_ms(line: &str) -> Option<u64> {
+    let json = serde_json::from_str::<Value>(line.trim());
+    let text = match &json {
+        Ok(line) => line["timestamp"].as_str()?,
+        Err(_) => line.split([' ', ']']).next()?.trim_start_matches('['),
+    };
+    let utc = format!("{}Z", text.trim_end_matches('Z'));
+    let time: jiff::Timestamp = utc.parse().ok()?;
+    u64::try_from(time.as_millisecond()).ok()
 }
 
 #[cfg(test)]
@@ -153,6 +156,18 @@ mod tests {
             agent(line).as_deref(),
             Some("WARN cannot receive updates: SQS refused")
         );
+    }
+
+    #[test]
+    fn lines_of_all_three_are_dated_alike() {
+        for line in [
+            "[1970-01-01T00:01:00.250] sched: Allocate",
+            "1970-01-01T00:01:00.250339Z  INFO sent",
+            r#"{"timestamp":"1970-01-01T00:01:00.250339Z","message":"sent"}"#,
+        ] {
+            assert_eq!(written_ms(line), Some(60_250), "{line}");
+        }
+        assert_eq!(written_ms("START RequestId: 7"), None);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 use spillway_world::ec2::{Ec2Event, InstanceState};
@@ -17,6 +17,9 @@ use crate::lab::Lab;
 
 /// How often logs and Slurm are looked at.
 const LOOK: Duration = Duration::from_millis(250);
+
+/// How long lines are waited for: slurmctld's log is a second behind.
+const PATIENCE_MS: u64 = 1_500;
 
 /// When what happened, for the figures; Unix milliseconds.
 #[derive(Debug, Clone, Default)]
@@ -50,18 +53,22 @@ pub(super) struct Timeline {
 }
 
 struct Shared {
-    started: Instant,
+    started_ms: u64,
     moments: Mutex<Moments>,
+    /// What is yet to be printed, with when it happened.
+    untold: Mutex<Vec<(u64, String)>>,
 }
 
 impl Timeline {
     /// Follows everything in `lab`.
     pub(super) fn follow(lab: &Lab) -> Self {
         let shared = Arc::new(Shared {
-            started: Instant::now(),
+            started_ms: now_ms(),
             moments: Mutex::default(),
+            untold: Mutex::default(),
         });
         let mut tasks = JoinSet::new();
+        tasks.spawn(shared.clone().tell());
         tasks.spawn(shared.clone().follow_ec2(lab.ec2.clone()));
         tasks.spawn(
             shared
@@ -85,8 +92,15 @@ impl Timeline {
     }
 
     /// A line that says what comes next.
-    pub(super) fn chapter(text: &str) {
-        println!("\n{text}");
+    pub(super) fn chapter(&self, text: &str) {
+        self.shared.note(now_ms(), format!("\n{text}"));
+    }
+
+    /// What a job printed.
+    pub(super) fn quote(&self, text: &str) {
+        for line in text.lines() {
+            self.shared.note(now_ms(), format!("{:22}| {line}", ""));
+        }
     }
 
     /// What was seen so far.
@@ -94,9 +108,10 @@ impl Timeline {
         self.shared.moments().clone()
     }
 
-    /// Stops printing.
+    /// Prints the rest and stops.
     pub(super) async fn end(mut self) {
         self.tasks.shutdown().await;
+        self.shared.tell_until(u64::MAX);
     }
 }
 
@@ -112,11 +127,37 @@ impl Shared {
         self.moments.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Something that happened just now, as far as anyone can tell.
     fn say(&self, who: &str, what: &str) {
-        println!(
-            "{:7.2} s  {who:<10} {what}",
-            self.started.elapsed().as_secs_f64()
-        );
+        self.say_of(now_ms(), who, what);
+    }
+
+    fn say_of(&self, at_ms: u64, who: &str, what: &str) {
+        #[expect(clippy::cast_precision_loss, reason = "a demo ends within minutes")]
+        let seconds = at_ms.saturating_sub(self.started_ms) as f64 / 1000.0;
+        self.note(at_ms, format!("{seconds:7.2} s  {who:<10} {what}"));
+    }
+
+    fn note(&self, at_ms: u64, line: String) {
+        let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
+        untold.push((at_ms, line));
+    }
+
+    /// Prints in the order of the events, which the logs do not arrive in.
+    async fn tell(self: Arc<Self>) {
+        loop {
+            self.tell_until(now_ms().saturating_sub(PATIENCE_MS));
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    fn tell_until(&self, limit_ms: u64) {
+        let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
+        untold.sort_by_key(|(at_ms, _)| *at_ms);
+        let count = untold.partition_point(|(at_ms, _)| *at_ms <= limit_ms);
+        for (_, line) in untold.drain(..count) {
+            println!("{line}");
+        }
     }
 
     async fn follow_ec2(self: Arc<Self>, ec2: Ec2Api) {
@@ -131,7 +172,8 @@ impl Shared {
                 .filter(|(_, instance)| *instance == change.instance_id)
                 .map(|(node, _)| format!(" ({node})"))
                 .next();
-            self.say(
+            self.say_of(
+                change.at_ms,
                 "EC2",
                 &format!(
                     "{}{} is {state} at {} in {}",
@@ -241,7 +283,7 @@ impl Shared {
                     _ => Some(line.to_owned()),
                 };
                 if let Some(words) = words {
-                    self.say(who, &words);
+                    self.say_of(logs::written_ms(line).unwrap_or_else(now_ms), who, &words);
                 }
             }
             read += whole;
@@ -270,13 +312,11 @@ impl Shared {
                     if !seen.insert(id) {
                         continue;
                     }
-                    for message in event["message"]
-                        .as_str()
-                        .unwrap_or_default()
-                        .lines()
-                        .filter_map(logs::function)
-                    {
-                        self.say(function, &message);
+                    for line in event["message"].as_str().unwrap_or_default().lines() {
+                        if let Some(words) = logs::function(line) {
+                            let at_ms = logs::written_ms(line).unwrap_or_else(now_ms);
+                            self.say_of(at_ms, function, &words);
+                        }
                     }
                 }
             }
