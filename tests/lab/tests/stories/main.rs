@@ -2,6 +2,7 @@
 
 mod agent;
 mod joining;
+mod looks;
 mod once;
 mod orders;
 mod support;
