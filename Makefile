@@ -20,7 +20,7 @@ INSTALL := CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off CARGO
 	CARGO_PROFILE_RELEASE_DEBUG=0 CARGO_TARGET_DIR=$(TOOLS)/build cargo install --locked --no-track
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check up down clean
+.PHONY: help build demo test check bench up down clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,10 @@ check: build $(NEXTEST) $(DENY) ## Check format, lints, documentation, licences,
 	python=$$($(LAB) install | tail -n 1) \
 		&& "$$python/cfn-lint" infra/sam/template.yaml \
 		&& AWS_DEFAULT_REGION=us-east-1 "$$python/sam" validate --lint --template infra/sam/template.yaml
+
+bench: ## Measure the programs that slurmctld runs (docs/performance.md)
+	cargo build --release -p spillway-client --bin spillway --example measure_programs
+	$(CARGO_TARGET_DIR)/release/examples/measure_programs $(CARGO_TARGET_DIR)/release/spillway
 
 up: build ## Start a local cloud with a Slurm cluster and leave it running (then: source target/lab/env)
 	$(LAB) up

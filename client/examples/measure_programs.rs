@@ -94,6 +94,7 @@ fn main() -> Result<()> {
 }
 
 fn table(options: &Options) -> Result<()> {
+    let before = load()?;
     let mut modes = vec!["agent, SQS refuses", "agent, SQS swallows"];
     if options.endpoint.is_some() {
         modes.push("agent, SQS answers");
@@ -118,6 +119,7 @@ fn table(options: &Options) -> Result<()> {
         println!("{}", serde_json::to_string_pretty(&rows)?);
         return Ok(());
     }
+    println!("Load average before and after: {before}, {}\n", load()?);
     println!(
         "| mode | request | runs | median ms | max ms | max RSS MB |\n|---|---|---|---|---|---|"
     );
@@ -133,6 +135,13 @@ fn table(options: &Options) -> Result<()> {
         println!("| {mode} | {shape} | {runs} | {median_ms:.1} | {max_ms:.1} | {max_rss_mb:.1} |");
     }
     Ok(())
+}
+
+/// How many processes wanted to run in the last minute: on a busy machine every figure grows.
+fn load() -> Result<String> {
+    let text = fs::read_to_string("/proc/loadavg")?;
+    let (last_minute, _) = text.split_once(' ').context("/proc/loadavg")?;
+    Ok(last_minute.to_owned())
 }
 
 fn row_in_own_process(options: &Options, mode: &str, shape: &str) -> Result<Row> {

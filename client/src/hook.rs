@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use spillway_core::config::ClientConfig;
 use spillway_core::hostlist::{Hostlist, HostlistError};
 use spillway_core::message::SuspendCause;
-use spillway_core::name::{NameError, RequestId};
+use spillway_core::name::{Generation, NameError, NodeName, RequestId};
 
 use crate::config::{self, LoadError};
 use crate::files;
@@ -121,57 +121,16 @@ fn act(
     // Each name is checked here, where slurmctld's log shows the answer.
     let names = nodes.node_names()?;
     let spool = Spool::open(&config.spool_directory)?;
-    let request_id = new_request_id();
-    let mut unusable = None;
-    let generation = match program {
-        Program::Resume => {
-            let file = resume_file.unwrap_or_else(|reason| {
-                unusable = Some(reason);
-                None
-            });
-            let jobs_file = read_jobs_file(&config.jobs_file);
-            let jobs = file
-                .as_deref()
-                .map_or(Ok(Vec::new()), |text| resume_file::jobs(text, &jobs_file));
-            let jobs = jobs.unwrap_or_else(|reason| {
-                unusable = Some(reason);
-                Vec::new()
-            });
-            let timeout_ms = u64::from(config.slurm.resume_timeout_seconds) * 1000;
-            spool.put(|generation| {
-                request::resume(
-                    &config.cluster,
-                    request_id,
-                    generation,
-                    timeout_ms,
-                    nodes,
-                    &names,
-                    &jobs,
-                )
-            })?
-        }
-        Program::Suspend => spool.put(|generation| {
-            request::suspend(
-                &config.cluster,
-                request_id,
-                generation,
-                SuspendCause::Suspend,
-                nodes,
-                &names,
-                None,
-            )
-        })?,
-        Program::ResumeFail => spool.put(|generation| {
-            request::suspend(
-                &config.cluster,
-                request_id,
-                generation,
-                SuspendCause::ResumeFail,
-                nodes,
-                &names,
-                None,
-            )
-        })?,
+    let request = Request {
+        config,
+        id: new_request_id(),
+        nodes,
+        names,
+    };
+    let (generation, said) = match program {
+        Program::Resume => request.resume(&spool, resume_file)?,
+        Program::Suspend => (request.suspend(&spool, SuspendCause::Suspend)?, Ok(())),
+        Program::ResumeFail => (request.suspend(&spool, SuspendCause::ResumeFail)?, Ok(())),
     };
     if wake::wake(&config.socket).is_err() {
         direct::send(
@@ -181,7 +140,70 @@ fn act(
             BUDGET.saturating_sub(start.elapsed()),
         );
     }
-    unusable.map_or(Ok(()), |reason| Err(HookError::ResumeFile(reason)))
+    said
+}
+
+/// What Slurm asks for.
+struct Request<'a> {
+    config: &'a ClientConfig,
+    id: RequestId,
+    nodes: Hostlist,
+    /// `nodes`, one by one.
+    names: Vec<NodeName>,
+}
+
+impl Request<'_> {
+    /// Puts a resume into the spool. A resume file that cannot be used costs the jobs and not the
+    /// nodes, and is an error besides.
+    fn resume(
+        self,
+        spool: &Spool,
+        resume_file: Result<Option<String>, String>,
+    ) -> Result<(Generation, Result<(), HookError>), HookError> {
+        let file = resume_file.as_ref().map(Option::as_deref);
+        let jobs_text = match file {
+            Ok(Some(_)) => read_jobs_file(&self.config.jobs_file),
+            _ => String::new(),
+        };
+        let jobs = match file {
+            Ok(Some(text)) => resume_file::jobs(text, &jobs_text),
+            Ok(None) => Ok(Vec::new()),
+            Err(reason) => Err(reason.clone()),
+        };
+        let (jobs, said) = match jobs {
+            Ok(jobs) => (jobs, Ok(())),
+            Err(reason) => (Vec::new(), Err(HookError::ResumeFile(reason))),
+        };
+        let timeout_ms = u64::from(self.config.slurm.resume_timeout_seconds) * 1000;
+        let generation = spool.put(|generation| {
+            request::resume(
+                &self.config.cluster,
+                self.id,
+                generation,
+                timeout_ms,
+                self.nodes,
+                &self.names,
+                &jobs,
+            )
+        })?;
+        Ok((generation, said))
+    }
+
+    /// Puts a suspend into the spool.
+    fn suspend(self, spool: &Spool, cause: SuspendCause) -> Result<Generation, HookError> {
+        let generation = spool.put(|generation| {
+            request::suspend(
+                &self.config.cluster,
+                self.id,
+                generation,
+                cause,
+                self.nodes,
+                &self.names,
+                None,
+            )
+        })?;
+        Ok(generation)
+    }
 }
 
 /// The file's text; empty if it is not there, which is so until the agent has first asked slurmctld.

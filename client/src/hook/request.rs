@@ -73,9 +73,7 @@ fn with_jobs(message: &str, jobs: &[&Job]) -> String {
         .strip_suffix(END)
         .filter(|before| before.ends_with(NO_JOBS))
         .expect("the list of jobs is the last field of a resume");
-    let bytes: usize = jobs.iter().map(|job| job.json_bytes() + 1).sum();
-    let mut text = Vec::with_capacity(message.len() + bytes);
-    text.extend_from_slice(before.as_bytes());
+    let mut text = before.as_bytes().to_vec();
     for (index, job) in jobs.iter().enumerate() {
         if index > 0 {
             text.push(b',');
