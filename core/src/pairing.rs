@@ -3,6 +3,7 @@
 //! [`Pairing::on`] takes what happened and answers what the record becomes and what must be done. It never
 //! looks at a clock; `now_ms` comes with the event. `snapshots/pairing` holds its whole table.
 
+use std::cmp::Ordering;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -272,16 +273,24 @@ impl Pairing {
         deadline_ms: u64,
         now_ms: u64,
     ) -> Transition {
-        if generation < self.generation {
-            return self.stale();
-        }
-        if generation == self.generation {
-            let mine =
-                matches!(&self.state, PairingState::Requested { launch: own, .. } if own == launch);
-            return Transition {
-                launch: mine,
-                ..self.repeated()
-            };
+        // A request that made the node wait for it, and was overtaken before its plan was stored, must still
+        // be planned: the newer one relies on it.
+        let mine =
+            matches!(&self.state, PairingState::Requested { launch: own, .. } if own == launch);
+        match generation.cmp(&self.generation) {
+            Ordering::Less => {
+                return Transition {
+                    launch: mine,
+                    ..self.stale()
+                };
+            }
+            Ordering::Equal => {
+                return Transition {
+                    launch: mine,
+                    ..self.repeated()
+                };
+            }
+            Ordering::Greater => {}
         }
         let mut next = Self {
             generation,

@@ -24,6 +24,9 @@ pub const MAX_CHUNK_NODES: usize = 500;
 pub struct LaunchPlan {
     /// Each is launched for itself.
     pub chunks: Vec<Chunk>,
+    /// The ways to launch a node group, tried in order, each for what the ones before left missing. Kept once
+    /// for all chunks of a group: the plan must fit into one item of the table.
+    pub recipes: BTreeMap<NodeGroupName, Vec<Recipe>>,
     /// Nodes for which nothing is launched, and why.
     pub refused: Vec<Refused>,
 }
@@ -44,8 +47,6 @@ pub struct Chunk {
     pub node_group: NodeGroupName,
     /// Hostlist.
     pub nodes: String,
-    /// Tried in order, each for what the ones before left missing.
-    pub recipes: Vec<Recipe>,
     /// Tags of every instance of the chunk.
     pub tags: BTreeMap<String, String>,
 }
@@ -87,6 +88,22 @@ pub struct LaunchCall {
     pub tags: BTreeMap<String, String>,
 }
 
+/// The plan where no policy was ever pushed: nothing is launched, and Slurm is told why.
+#[must_use]
+pub fn refuse_without_policy(nodes: &[NodeName]) -> LaunchPlan {
+    let reason = "spillway: no policy was pushed (spillway config push)".to_owned();
+    let nodes = hostlist::fold(nodes);
+    let refused = if nodes.is_empty() {
+        Vec::new()
+    } else {
+        vec![Refused { nodes, reason }]
+    };
+    LaunchPlan {
+        refused,
+        ..LaunchPlan::default()
+    }
+}
+
 /// Plans the launch of `nodes`, those of `request` that were accepted for it.
 #[must_use]
 pub fn plan_launch(request: &ResumeRequest, nodes: &[NodeName], policy: &Policy) -> LaunchPlan {
@@ -113,15 +130,16 @@ pub fn plan_launch(request: &ResumeRequest, nodes: &[NodeName], policy: &Policy)
             .node_groups
             .get(&name)
             .expect("group_of answered a group of this policy");
+        let recipes = group
+            .capacity
+            .iter()
+            .map(|kind| recipe(group, *kind))
+            .collect();
+        plan.recipes.insert(name.clone(), recipes);
         for members in members.chunks(MAX_CHUNK_NODES) {
             plan.chunks.push(Chunk {
                 node_group: name.clone(),
                 nodes: fold(members),
-                recipes: group
-                    .capacity
-                    .iter()
-                    .map(|kind| recipe(group, *kind))
-                    .collect(),
                 tags: tags(request, group, members, &jobs, policy),
             });
         }

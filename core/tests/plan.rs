@@ -88,7 +88,7 @@ proptest! {
             for node in &members {
                 prop_assert_eq!(&policy.group_of(node).expect("a known node").name, &chunk.node_group);
             }
-            prop_assert!(!chunk.recipes.is_empty());
+            prop_assert!(!plan.recipes[&chunk.node_group].is_empty());
         }
     }
 
@@ -96,15 +96,17 @@ proptest! {
     fn no_two_calls_share_a_token(
         places in prop::collection::hash_set(("[a-z0-9-]{1,64}", 1_u32..50, 0_u32..50, 1_u32..40), 2..50)
     ) {
-        let chunk = plan(&known()[..1], Vec::new()).chunks.remove(0);
+        let mut plan = plan(&known()[..1], Vec::new());
+        let chunk = plan.chunks.remove(0);
+        let recipe = &plan.recipes[&chunk.node_group][0];
         let cluster = ClusterName::new("c1").expect("a valid name");
         let mut tokens = BTreeSet::new();
         for (request_id, part, index, attempt) in &places {
             let launch = LaunchKey { request_id: RequestId::new(request_id.clone()).expect("a valid id"), part: *part };
             let place = CallPlace { launch: &launch, chunk: *index, attempt: *attempt };
-            let call = chunk.call(&cluster, &place, &chunk.recipes[0], 1);
+            let call = chunk.call(&cluster, &place, recipe, 1);
             prop_assert!(call.client_token.len() <= 64 && call.client_token.is_ascii());
-            prop_assert_eq!(&call.client_token, &chunk.call(&cluster, &place, &chunk.recipes[0], 1).client_token);
+            prop_assert_eq!(&call.client_token, &chunk.call(&cluster, &place, recipe, 1).client_token);
             for (key, value) in place.tags() {
                 prop_assert_eq!(call.tags.get(&key), Some(&value), "the call bears the tags it is found by");
             }

@@ -25,11 +25,12 @@ const MAX_UPDATE_NODES: usize = 300;
 const MAX_TIMER_NODES: usize = 2_000;
 
 /// Sends what is due for `nodes` now, and sets the timer that looks whether it was acknowledged.
-/// `attempt` counts how often the same was sent before.
+/// `attempt` counts how often the same was sent before; none is for an agent that says hello: the timers set
+/// before go on.
 pub async fn deliver<T: Table, Q: Queues, C: Clock>(
     control: &Control<T, Q, C>,
     nodes: &BTreeSet<NodeName>,
-    attempt: u32,
+    attempt: Option<u32>,
 ) -> Result<Tally, Fault> {
     let mut tally = Tally::default();
     let nodes: Vec<NodeName> = nodes.iter().cloned().collect();
@@ -43,21 +44,33 @@ pub async fn deliver<T: Table, Q: Queues, C: Clock>(
         return Ok(tally);
     }
     for updates in pack(updates(&due)) {
-        send(control, updates, attempt).await?;
+        send(control, updates, attempt.unwrap_or(0)).await?;
     }
     tally.add(tally::UPDATES_SENT, due.len());
-    let names: Vec<&NodeName> = due.iter().map(|pairing| &pairing.node).collect();
-    for names in names.chunks(MAX_TIMER_NODES) {
+    if let Some(attempt) = attempt {
+        let names: Vec<&NodeName> = due.iter().map(|pairing| &pairing.node).collect();
+        set_timers(control, &names, attempt + 1).await?;
+    }
+    Ok(tally)
+}
+
+/// Sets the timers that look whether what was sent to `nodes` is acknowledged.
+pub async fn set_timers<T: Table, Q: Queues, C: Clock>(
+    control: &Control<T, Q, C>,
+    nodes: &[&NodeName],
+    attempt: u32,
+) -> Result<(), Fault> {
+    for nodes in nodes.chunks(MAX_TIMER_NODES) {
         let timer = Resend {
-            nodes: hostlist::fold(names),
-            attempt: attempt + 1,
+            nodes: hostlist::fold(nodes),
+            attempt,
         };
         control
             .queues
             .send_report(ReportBody::Resend(timer), RESEND_SECONDS)
             .await?;
     }
-    Ok(tally)
+    Ok(())
 }
 
 async fn send<T: Table, Q: Queues, C: Clock>(

@@ -10,20 +10,24 @@ mod history;
 
 use spillway_core::message::{ContinueLaunch, ResumeQueueBody, ResumeRequest};
 use spillway_core::pairing::LaunchKey;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::fault::{Fault, FaultKind};
 use crate::names::NamesError;
 use crate::ports::{Clock, Control, Ec2, Queues, Table};
 use crate::record::{RequestRecord, Stored};
+use crate::stamp::{FromTheFuture, check_stamp};
 use crate::tally::Tally;
 
-/// How often a launch is put off before it is left to its join deadline: with waits of a few seconds this
-/// covers the longest ResumeTimeout in use (an hour).
-const MAX_CONTINUATIONS: u32 = 500;
+/// How often a launch is put off before it is left to its join deadline: with waits of 3 s at the least this covers
+/// the longest ResumeTimeout (an hour).
+const MAX_CONTINUATIONS: u32 = 1_200;
 
 /// What is kept back of the invocation's time for storing what was learnt and setting timers.
 const RESERVE_MS: u64 = 4_000;
+
+/// How long EC2 is left alone after it could not be asked: its buckets refill within seconds.
+const EC2_WAIT_SECONDS: u64 = 5;
 
 /// A lease outlives its worker by this, for clocks that differ between Lambdas.
 const LEASE_MARGIN_MS: u64 = 1_000;
@@ -35,16 +39,8 @@ pub enum LaunchError {
     #[error("resume request names no valid nodes")]
     Names(#[from] NamesError),
     /// The stamp lies further ahead than clocks may differ.
-    #[error(
-        "generation is {ahead_seconds} s ahead of the time SQS took the message: set the head node's clock"
-    )]
-    FromTheFuture {
-        /// How far.
-        ahead_seconds: u64,
-    },
-    /// No policy to launch by.
-    #[error("no policy in the table: run `spillway config push`")]
-    NoPolicy,
+    #[error(transparent)]
+    FromTheFuture(#[from] FromTheFuture),
     /// A call failed; the message is to be delivered again.
     #[error(transparent)]
     Fault(#[from] Fault),
@@ -60,7 +56,12 @@ pub struct Budget {
 impl Budget {
     /// Whether there is time left to begin something new.
     fn lasts(self, clock: &impl Clock) -> bool {
-        clock.now_ms() + RESERVE_MS < self.ends_ms
+        self.left_ms(clock) > 0
+    }
+
+    /// What a call may take at most.
+    fn left_ms(self, clock: &impl Clock) -> u64 {
+        self.ends_ms.saturating_sub(clock.now_ms() + RESERVE_MS)
     }
 }
 
@@ -87,7 +88,7 @@ pub async fn launch<T: Table, Q: Queues, C: Clock>(
     let mut tally = Tally::default();
     let (key, request, attempt) = match body {
         ResumeQueueBody::Resume(request) => {
-            accept::check_stamp(&request, sent_ms)?;
+            check_stamp(request.generation, sent_ms)?;
             (key(&request.request_id, request.part), Some(request), 0)
         }
         ResumeQueueBody::Continue(timer) => {
@@ -139,17 +140,30 @@ async fn advance<T: Table, Q: Queues, C: Clock>(
         if !budget.lasts(&control.clock) {
             return Ok(Progress::Wait { seconds: 0 });
         }
+        let recipes = plan
+            .recipes
+            .get(&chunk.node_group)
+            .map_or(&[][..], Vec::as_slice);
         let chunk = chunk::Work {
             control,
             ec2,
             launch: &work.key,
             index,
             chunk,
+            recipes,
             budget,
         };
-        match chunk.advance(tally).await? {
-            Progress::Done => {}
-            wait @ Progress::Wait { .. } => progress = wait,
+        match chunk.advance(tally).await {
+            Ok(Progress::Done) => {}
+            Ok(wait @ Progress::Wait { .. }) => progress = wait,
+            // EC2 is asked too fast, or does not answer: later, and without using up the message's deliveries.
+            Err(LaunchError::Fault(fault)) if fault.service == "ec2" && fault.is_passing() => {
+                warn!(request_id = %work.key.request_id, %fault, "EC2 is asked again later");
+                progress = Progress::Wait {
+                    seconds: EC2_WAIT_SECONDS,
+                };
+            }
+            Err(error) => return Err(error),
         }
     }
     Ok(progress)

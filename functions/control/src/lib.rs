@@ -12,5 +12,6 @@ pub mod pairings;
 pub mod ports;
 pub mod record;
 pub mod report;
+pub mod stamp;
 pub mod tally;
 pub mod terminate;

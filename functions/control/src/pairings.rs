@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use spillway_core::message::{MAX_RELEASE_IDS, ReleaseInstances, SuspendQueueBody};
 use spillway_core::name::{InstanceId, NodeName};
-use spillway_core::pairing::{Event, Pairing, PairingState, Transition, Verdict};
+use spillway_core::pairing::{Event, PairingState, Transition, Verdict};
 
 use crate::fault::{Fault, FaultKind};
 use crate::ports::{Clock, Control, InstanceWrite, PairingWrite, Queues, Table};
@@ -118,28 +118,15 @@ fn instance_write(transition: &Transition) -> Option<InstanceWrite> {
     }
 }
 
-/// The instances that these events let go. A repeated event names them again, because whoever saw it first
-/// may have died before it asked for their termination.
+/// The instances that these events let go, and those that the same nodes let go last: whoever did that may have
+/// died before it asked for their termination, and this event may be its message, delivered again.
 #[must_use]
 pub fn released(applied: &[Applied]) -> BTreeSet<InstanceId> {
-    applied
-        .iter()
-        .flat_map(|Applied { transition, .. }| {
-            let Transition {
-                verdict,
-                next: Pairing { released, .. },
-                release,
-                ..
-            } = transition;
-            let again = if *verdict == Verdict::Repeated {
-                released.as_ref()
-            } else {
-                None
-            };
-            release.iter().chain(again)
-        })
-        .cloned()
-        .collect()
+    let of = |applied: &Applied| {
+        let Transition { next, release, .. } = &applied.transition;
+        [release.clone(), next.released.clone()]
+    };
+    applied.iter().flat_map(of).flatten().collect()
 }
 
 /// Asks `terminate` to end those of `ids` whose items say released.

@@ -184,11 +184,24 @@ impl InstanceSeen {
     }
 }
 
+/// What came of a termination.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terminated {
+    /// These are ended, or were never there.
+    pub done: Vec<InstanceId>,
+    /// Why not all.
+    pub fault: Option<Fault>,
+}
+
 /// EC2.
 pub trait Ec2: Sync {
-    /// Makes the call, once as far as EC2 is concerned: the SDK may repeat it with its token.
-    fn launch(&self, call: &LaunchCall)
-    -> impl Future<Output = Result<LaunchAnswer, Fault>> + Send;
+    /// Makes the call, once as far as EC2 is concerned: the SDK may repeat it with its token. Not answered within
+    /// `limit_ms` is a transient fault.
+    fn launch(
+        &self,
+        call: &LaunchCall,
+        limit_ms: u64,
+    ) -> impl Future<Output = Result<LaunchAnswer, Fault>> + Send;
 
     /// All instances that bear the tags of the attempt, whatever their state.
     fn find(
@@ -202,11 +215,8 @@ pub trait Ec2: Sync {
         ids: &[InstanceId],
     ) -> impl Future<Output = Result<Vec<InstanceSeen>, Fault>> + Send;
 
-    /// Terminates; an instance that is not there counts as terminated. Answers those done.
-    fn terminate(
-        &self,
-        ids: &[InstanceId],
-    ) -> impl Future<Output = Result<Vec<InstanceId>, Fault>> + Send;
+    /// Terminates; an instance that is not there counts as terminated.
+    fn terminate(&self, ids: &[InstanceId]) -> impl Future<Output = Terminated> + Send;
 
     /// Sets tags on instances that bear ours.
     fn tag(

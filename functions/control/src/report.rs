@@ -11,7 +11,7 @@ use spillway_core::name::{InstanceId, NodeName};
 use spillway_core::pairing::{Event, Verdict};
 use tracing::{info, warn};
 
-use crate::deliver::deliver;
+use crate::deliver::{deliver, set_timers};
 use crate::fault::Fault;
 use crate::names::{NamesError, distinct};
 use crate::pairings::{Applied, apply, ask_termination, released};
@@ -19,7 +19,7 @@ use crate::ports::{Clock, Control, MAX_DELAY_SECONDS, Queues, Table};
 use crate::record::{HeartbeatRecord, NodeStatesRecord};
 use crate::tally::{self, Tally};
 
-/// How often an unacknowledged update is sent again: an hour of resends. By then its node's deadline has
+/// How often it is looked whether an update was acknowledged: for an hour. By then its node's deadline has
 /// long passed, and an agent that comes back says hello.
 const MAX_RESENDS: u32 = 120;
 
@@ -118,7 +118,7 @@ async fn heard<T: Table, Q: Queues, C: Clock>(
             nodes = due.len(),
             "the agent says hello; it is told what is due now"
         );
-        tally.merge(&deliver(control, &due, 0).await?);
+        tally.merge(&deliver(control, &due, None).await?);
     }
     Ok(tally)
 }
@@ -216,13 +216,6 @@ async fn resend_due<T: Table, Q: Queues, C: Clock>(
         return Ok(tally);
     }
     tally.add(tally::UPDATES_UNACKNOWLEDGED, due.len());
-    if agent_is_away(control).await? {
-        warn!(
-            nodes = due.len(),
-            "updates wait for the agent, which has not been heard of"
-        );
-        return Ok(tally);
-    }
     if resend.attempt > MAX_RESENDS {
         warn!(
             nodes = due.len(),
@@ -231,11 +224,21 @@ async fn resend_due<T: Table, Q: Queues, C: Clock>(
         );
         return Ok(tally);
     }
-    tally.merge(&deliver(control, &due, resend.attempt).await?);
+    if agent_is_away(control).await? {
+        warn!(
+            nodes = due.len(),
+            "updates wait for the agent, which has not been heard of"
+        );
+        let due: Vec<&NodeName> = due.iter().collect();
+        set_timers(control, &due, resend.attempt + 1).await?;
+        return Ok(tally);
+    }
+    tally.merge(&deliver(control, &due, Some(resend.attempt)).await?);
     Ok(tally)
 }
 
-/// While the agent is away nothing is sent again; it says hello when it is back.
+/// While the agent is away nothing is sent again; it says hello when it is back. The timers go on, for reports that
+/// wait in a long queue make it look away too.
 async fn agent_is_away<T: Table, Q: Queues, C: Clock>(
     control: &Control<T, Q, C>,
 ) -> Result<bool, Fault> {

@@ -53,7 +53,11 @@ impl Tally {
     pub fn merge(&mut self, other: &Self) {
         for (name, value) in &other.0 {
             let own = self.0.entry(name).or_default();
-            *own = if *name == HEARTBEAT_AGE_SECONDS { own.max(*value) } else { *own + value };
+            *own = if *name == HEARTBEAT_AGE_SECONDS {
+                own.max(*value)
+            } else {
+                *own + value
+            };
         }
     }
 

@@ -11,7 +11,8 @@ use tracing::info;
 use crate::fault::Fault;
 use crate::names::{NamesError, distinct};
 use crate::pairings::{apply, released, still_released};
-use crate::ports::{Clock, Control, Ec2, Queues, Table};
+use crate::ports::{Clock, Control, Ec2, Queues, Table, Terminated};
+use crate::stamp::{FromTheFuture, check_stamp};
 use crate::tally::{self, Tally};
 
 /// EC2 takes 1,000 ids in one TerminateInstances; batches of half of it, since one bad id fails its batch.
@@ -23,30 +24,40 @@ pub enum TerminateError {
     /// The message is wrong and stays wrong.
     #[error("suspend request names no valid nodes")]
     Names(#[from] NamesError),
+    /// The stamp lies further ahead than clocks may differ.
+    #[error(transparent)]
+    FromTheFuture(#[from] FromTheFuture),
     /// A call failed; the message is to be delivered again.
     #[error(transparent)]
     Fault(#[from] Fault),
 }
 
-/// Carries out one message of the suspend queue.
+/// Carries out one message of the suspend queue. `sent_ms` is when SQS took it.
 pub async fn terminate<T: Table, Q: Queues, C: Clock>(
     control: &Control<T, Q, C>,
     ec2: &impl Ec2,
     body: SuspendQueueBody,
+    sent_ms: u64,
 ) -> Result<Tally, TerminateError> {
     let mut tally = Tally::default();
     let ids = match body {
-        SuspendQueueBody::Suspend(request) => suspend(control, &request, &mut tally).await?,
+        SuspendQueueBody::Suspend(request) => {
+            check_stamp(request.generation, sent_ms)?;
+            suspend(control, &request, &mut tally).await?
+        }
         SuspendQueueBody::Release(release) => release.instance_ids.into_iter().collect(),
     };
     let due = still_released(control, ids).await?;
+    let mut first_fault = None;
     for ids in due.chunks(MAX_TERMINATE_IDS) {
-        let terminated = ec2.terminate(ids).await?;
-        control.table.mark_terminated(&terminated).await?;
-        tally.add(tally::INSTANCES_TERMINATED, terminated.len());
-        info!(instances = ?terminated, "terminated {} instances", terminated.len());
+        // One instance that cannot be ended must not keep the others running.
+        let Terminated { done, fault } = ec2.terminate(ids).await;
+        control.table.mark_terminated(&done).await?;
+        tally.add(tally::INSTANCES_TERMINATED, done.len());
+        info!(instances = ?done, "terminated {} instances", done.len());
+        first_fault = first_fault.or(fault);
     }
-    Ok(tally)
+    first_fault.map_or(Ok(tally), |fault| Err(fault.into()))
 }
 
 async fn suspend<T: Table, Q: Queues, C: Clock>(

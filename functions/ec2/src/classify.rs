@@ -40,6 +40,9 @@ const KINDS: &[(&str, FaultKind)] = &[
     ("UnfulfillableCapacity", FaultKind::Unfulfillable),
     // The type is not offered in the zone.
     ("Unsupported", FaultKind::Unfulfillable),
+    ("UnsupportedOperation", FaultKind::Unfulfillable),
+    // "Your requested instance type is not supported in your requested Availability Zone."
+    ("InvalidFleetConfiguration", FaultKind::Unfulfillable),
     ("InstanceLimitExceeded", FaultKind::Unfulfillable),
     ("VcpuLimitExceeded", FaultKind::Unfulfillable),
     ("MaxSpotInstanceCountExceeded", FaultKind::Unfulfillable),

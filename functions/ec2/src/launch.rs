@@ -1,7 +1,9 @@
 //! Launching: RunInstances for one type in one subnet, an instant fleet where EC2 may choose.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use aws_config::timeout::TimeoutConfig;
 use aws_sdk_ec2::operation::create_fleet::builders::CreateFleetFluentBuilder;
 use aws_sdk_ec2::operation::run_instances::builders::RunInstancesFluentBuilder;
 use aws_sdk_ec2::types::{
@@ -21,10 +23,18 @@ use spillway_core::name::InstanceId;
 use spillway_core::plan::{Candidate, LaunchCall};
 use tracing::warn;
 
-use crate::{Ec2Client, classify, to_tags};
+use crate::{Ec2Client, TRY_TIMEOUT, classify, to_tags};
 
 const RUN_INSTANCES: &str = "RunInstances";
 const CREATE_FLEET: &str = "CreateFleet";
+
+/// A call must end while its worker still has the time to write down what came of it.
+fn within(limit: Duration) -> aws_sdk_ec2::config::Builder {
+    let timeouts = TimeoutConfig::builder()
+        .operation_attempt_timeout(TRY_TIMEOUT.min(limit))
+        .operation_timeout(limit);
+    aws_sdk_ec2::Config::builder().timeout_config(timeouts.build())
+}
 
 impl Ec2Client {
     /// One type in one subnet. Fewer instances than asked for are taken too.
@@ -32,8 +42,10 @@ impl Ec2Client {
         &self,
         call: &LaunchCall,
         only: &Candidate,
+        limit: Duration,
     ) -> Result<LaunchAnswer, Fault> {
-        let answer = self.run_instances_request(call, only).send().await;
+        let request = self.run_instances_request(call, only).customize();
+        let answer = request.config_override(within(limit)).send().await;
         let answer = answer.map_err(|error| classify::fault(RUN_INSTANCES, &error))?;
         let ids = answer
             .instances
@@ -83,8 +95,10 @@ impl Ec2Client {
         &self,
         call: &LaunchCall,
         candidates: &[Candidate],
+        limit: Duration,
     ) -> Result<LaunchAnswer, Fault> {
-        let answer = self.create_fleet_request(call, candidates).send().await;
+        let request = self.create_fleet_request(call, candidates).customize();
+        let answer = request.config_override(within(limit)).send().await;
         let answer = answer.map_err(|error| classify::fault(CREATE_FLEET, &error))?;
         let groups = answer.instances.unwrap_or_default().into_iter();
         let instances =

@@ -14,7 +14,7 @@ use aws_config::timeout::TimeoutConfig;
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::types::Tag;
 use spillway_control::fault::Fault;
-use spillway_control::ports::{Ec2, InstanceSeen};
+use spillway_control::ports::{Ec2, InstanceSeen, Terminated};
 use spillway_control::record::LaunchAnswer;
 use spillway_core::name::InstanceId;
 use spillway_core::plan::LaunchCall;
@@ -53,10 +53,11 @@ impl Ec2Client {
 }
 
 impl Ec2 for Ec2Client {
-    async fn launch(&self, call: &LaunchCall) -> Result<LaunchAnswer, Fault> {
+    async fn launch(&self, call: &LaunchCall, limit_ms: u64) -> Result<LaunchAnswer, Fault> {
+        let limit = CALL_TIMEOUT.min(Duration::from_millis(limit_ms));
         match call.recipe.candidates.as_slice() {
-            [only] => self.run_instances(call, only).await,
-            candidates => self.create_fleet(call, candidates).await,
+            [only] => self.run_instances(call, only, limit).await,
+            candidates => self.create_fleet(call, candidates, limit).await,
         }
     }
 
@@ -68,7 +69,7 @@ impl Ec2 for Ec2Client {
         self.describe_ids(ids).await
     }
 
-    async fn terminate(&self, ids: &[InstanceId]) -> Result<Vec<InstanceId>, Fault> {
+    async fn terminate(&self, ids: &[InstanceId]) -> Terminated {
         self.terminate_ids(ids).await
     }
 

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use spillway_control::fault::{Fault, FaultKind};
+use spillway_control::ports::Terminated;
 use spillway_core::name::InstanceId;
 use tracing::{info, warn};
 
@@ -16,8 +17,8 @@ const MAX_REFUSALS: usize = 8;
 
 impl Ec2Client {
     /// Terminates all of `ids` that can be. Ids that EC2 does not know count as terminated. Where some could
-    /// not be terminated for another reason, the first such reason is the answer, after the rest is done.
-    pub(crate) async fn terminate_ids(&self, ids: &[InstanceId]) -> Result<Vec<InstanceId>, Fault> {
+    /// not be terminated, the first reason is answered beside those that were.
+    pub(crate) async fn terminate_ids(&self, ids: &[InstanceId]) -> Terminated {
         let mut done = Vec::with_capacity(ids.len());
         let mut refused = Vec::new();
         let mut open = vec![ids.to_vec()];
@@ -50,10 +51,18 @@ impl Ec2Client {
                         break;
                     }
                 }
-                _ => return Err(fault),
+                _ => {
+                    return Terminated {
+                        done,
+                        fault: Some(fault),
+                    };
+                }
             }
         }
-        refused.into_iter().next().map_or(Ok(done), Err)
+        Terminated {
+            done,
+            fault: refused.into_iter().next(),
+        }
     }
 
     async fn terminate_all_of(&self, ids: &[InstanceId]) -> Result<(), Fault> {

@@ -149,11 +149,8 @@ fn chain(error: &dyn std::error::Error) -> String {
 impl From<LaunchError> for Failure {
     fn from(error: LaunchError) -> Self {
         match &error {
-            LaunchError::Names(_) | LaunchError::FromTheFuture { .. } => {
-                Self::Lasting(chain(&error))
-            }
-            // A policy may yet be pushed.
-            LaunchError::NoPolicy | LaunchError::Fault(_) => Self::Passing(chain(&error)),
+            LaunchError::Names(_) | LaunchError::FromTheFuture(_) => Self::Lasting(chain(&error)),
+            LaunchError::Fault(_) => Self::Passing(chain(&error)),
         }
     }
 }
@@ -161,7 +158,9 @@ impl From<LaunchError> for Failure {
 impl From<TerminateError> for Failure {
     fn from(error: TerminateError) -> Self {
         match &error {
-            TerminateError::Names(_) => Self::Lasting(chain(&error)),
+            TerminateError::Names(_) | TerminateError::FromTheFuture(_) => {
+                Self::Lasting(chain(&error))
+            }
             TerminateError::Fault(_) => Self::Passing(chain(&error)),
         }
     }

@@ -33,7 +33,7 @@ async fn main() -> Result<(), Error> {
             clock: SystemClock,
         };
         let quarantine = async |body: &str, reason: &str| queues.quarantine(body, reason).await;
-        let work = async |body, _sent_ms| Ok(terminate(control, ec2, body).await?);
+        let work = async |body, sent_ms| Ok(terminate(control, ec2, body, sent_ms).await?);
         Ok::<SqsBatchResponse, Error>(
             handle_messages(invocation, event.payload, quarantine, work).await,
         )

@@ -104,7 +104,8 @@ fn the_stream_mapping_gives_up_in_the_end() -> Result<()> {
     assert_eq!(id, "CallbackFunction");
     assert_eq!(properties["StartingPosition"], "LATEST");
     assert_eq!(properties["BisectBatchOnFunctionError"], true);
-    assert_eq!(properties["MaximumRetryAttempts"], 3);
+    // The age is the bound.
+    assert_eq!(properties["MaximumRetryAttempts"], 100);
     assert_eq!(properties["MaximumRecordAgeInSeconds"], 600);
     assert_eq!(
         target(&properties["DestinationConfig"]["OnFailure"]["Destination"]),

@@ -17,23 +17,8 @@ use crate::pairings::{Applied, apply, ask_termination, released};
 use crate::ports::{Clock, Control, MAX_DELAY_SECONDS, Queues, Table};
 use crate::tally::{self, Tally};
 
-/// A stamp may lie this far ahead of the moment SQS took the message. A head node whose clock is further
-/// off could otherwise shut out every later request for its nodes.
-const MAX_AHEAD_MS: u64 = 5 * 60 * 1000;
-
 /// How many nodes one join timer names.
 const MAX_TIMER_NODES: usize = 2_000;
-
-/// Refuses a stamp from the future.
-pub(super) fn check_stamp(request: &ResumeRequest, sent_ms: u64) -> Result<(), LaunchError> {
-    let ahead_ms = request.generation.at_ms().saturating_sub(sent_ms);
-    if ahead_ms > MAX_AHEAD_MS {
-        return Err(LaunchError::FromTheFuture {
-            ahead_seconds: ahead_ms / 1000,
-        });
-    }
-    Ok(())
-}
 
 /// Puts the resume to each node's pairing and plans the launch of those that need an instance.
 pub(super) async fn accept<T: Table, Q: Queues, C: Clock>(
@@ -43,11 +28,11 @@ pub(super) async fn accept<T: Table, Q: Queues, C: Clock>(
     tally: &mut Tally,
 ) -> Result<LaunchPlan, LaunchError> {
     let nodes = distinct(&request.nodes)?;
-    let policy = control.table.policy().await?.ok_or(LaunchError::NoPolicy)?;
+    let policy = control.table.policy().await?;
     // The timers first: should this worker die, what it accepted is not left without a deadline.
-    set_join_timers(control, request, &policy, &nodes).await?;
+    set_join_timers(control, request, policy.as_ref(), &nodes).await?;
     let events = nodes.into_iter().map(|node| {
-        let deadline_ms = deadline_ms(request, &policy, &node);
+        let deadline_ms = deadline_ms(request, policy.as_ref(), &node);
         (
             node,
             Event::Resume {
@@ -77,17 +62,22 @@ pub(super) async fn accept<T: Table, Q: Queues, C: Clock>(
         to_launch.len(),
         stale.len(),
     );
-    Ok(plan::plan_launch(request, &to_launch, &policy))
+    Ok(policy.map_or_else(
+        || plan::refuse_without_policy(&to_launch),
+        |policy| plan::plan_launch(request, &to_launch, &policy),
+    ))
 }
 
 /// The request's own deadline, or the node group's where that is sooner.
-fn deadline_ms(request: &ResumeRequest, policy: &Policy, node: &NodeName) -> u64 {
-    policy.group_of(node).map_or(request.deadline_ms, |group| {
-        let join_ms = u64::from(group.join_timeout_seconds) * 1000;
-        request
-            .deadline_ms
-            .min(request.generation.at_ms() + join_ms)
-    })
+fn deadline_ms(request: &ResumeRequest, policy: Option<&Policy>, node: &NodeName) -> u64 {
+    policy
+        .and_then(|policy| policy.group_of(node))
+        .map_or(request.deadline_ms, |group| {
+            let join_ms = u64::from(group.join_timeout_seconds) * 1000;
+            request
+                .deadline_ms
+                .min(request.generation.at_ms() + join_ms)
+        })
 }
 
 fn names(applied: &[Applied], which: impl Fn(&Applied) -> bool) -> Vec<NodeName> {
@@ -132,7 +122,7 @@ pub(super) async fn refuse<T: Table, Q: Queues, C: Clock>(
 async fn set_join_timers<T: Table, Q: Queues, C: Clock>(
     control: &Control<T, Q, C>,
     request: &ResumeRequest,
-    policy: &Policy,
+    policy: Option<&Policy>,
     nodes: &BTreeSet<NodeName>,
 ) -> Result<(), Fault> {
     let mut by_deadline: BTreeMap<u64, Vec<&NodeName>> = BTreeMap::new();

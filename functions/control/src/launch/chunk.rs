@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use spillway_core::hostlist;
 use spillway_core::name::{InstanceId, NodeName};
-use spillway_core::pairing::{Event, LaunchKey, PairingState, Verdict};
-use spillway_core::plan::{CallPlace, Chunk, LaunchCall};
+use spillway_core::pairing::{Event, LaunchKey, PairingState};
+use spillway_core::plan::{CallPlace, Chunk, LaunchCall, Recipe};
 use spillway_core::tag;
 use tracing::{info, warn};
 
@@ -14,7 +14,7 @@ use super::doubt::{Doubt, Outcome};
 use super::history::History;
 use super::{Budget, LaunchError, Progress};
 use crate::names::distinct;
-use crate::pairings::{apply, ask_termination, released};
+use crate::pairings::{apply, ask_termination};
 use crate::ports::{Clock, Control, Ec2, InstanceSeen, Queues, Table};
 use crate::record::{AttemptKey, AttemptRecord};
 use crate::tally::{self, Tally};
@@ -42,6 +42,8 @@ pub(super) struct Work<'a, T, Q, C, E> {
     pub launch: &'a LaunchKey,
     pub index: u32,
     pub chunk: &'a Chunk,
+    /// Those of the chunk's node group.
+    pub recipes: &'a [Recipe],
     pub budget: Budget,
 }
 
@@ -51,6 +53,8 @@ struct Standing {
     wanted: Vec<NodeName>,
     /// Instances of this chunk that serve a node, or did.
     taken: BTreeSet<InstanceId>,
+    /// Those that have an instance of this launch, and which.
+    paired: Vec<(NodeName, InstanceId)>,
 }
 
 impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
@@ -59,7 +63,11 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
         let nodes = distinct(&self.chunk.nodes)?;
         let mut history = match self.recall().await? {
             Recalled::History(history) => history,
-            Recalled::Wait(progress) => return Ok(progress),
+            Recalled::Unsettled(history, progress) => {
+                // What the attempts before have brought does not wait for this one.
+                self.pair(&nodes, &history).await?;
+                return Ok(progress);
+            }
         };
         loop {
             let waiting = self.pair(&nodes, &history).await?;
@@ -91,6 +99,7 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
                 });
             }
             self.give_back(&history, &standing).await?;
+            self.name(&standing.paired).await;
             return Ok(Progress::Done);
         }
     }
@@ -110,7 +119,9 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
                     .settle()
                     .await?
                 {
-                    Outcome::Unknown(progress) => return Ok(Recalled::Wait(progress)),
+                    Outcome::Unknown(progress) => {
+                        return Ok(Recalled::Unsettled(history, progress));
+                    }
                     Outcome::Known(answer) => {
                         self.control
                             .table
@@ -120,7 +131,7 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
                     }
                 }
             }
-            history.take(&record, self.chunk);
+            history.take(&record, self.recipes.len());
         }
         // What a former worker was throttled for was waited for by the timer that woke this one.
         history.throttled = false;
@@ -140,7 +151,7 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
         let call = self.chunk.call(
             &self.control.cluster,
             &place,
-            &self.chunk.recipes[recipe as usize],
+            &self.recipes[recipe as usize],
             count,
         );
         let key = self.key(history.next_attempt);
@@ -175,7 +186,7 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
             answer.instances.len(),
         );
         record.answer = Some(answer);
-        history.take(&record, self.chunk);
+        history.take(&record, self.recipes.len());
         Ok(None)
     }
 
@@ -230,22 +241,10 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
             events.push((node.clone(), event));
         }
         let applied = apply(self.control, events).await?;
-        let mut paired = Vec::new();
-        let mut over = BTreeSet::new();
-        for applied in &applied {
-            match (
-                applied.transition.verdict,
-                applied.transition.next.instance(),
-            ) {
-                (Verdict::Accepted, Some(instance)) => {
-                    paired.push((applied.node.clone(), instance.clone()));
-                }
-                _ => over.extend(released(std::slice::from_ref(applied))),
-            }
-        }
-        self.release(over).await?;
-        self.name(&paired).await;
-        Ok(())
+        let over = applied
+            .into_iter()
+            .filter_map(|applied| applied.transition.release);
+        self.release(over.collect()).await
     }
 
     /// Lets the EC2 console show node names. A failure here costs nothing but the name.
@@ -254,6 +253,9 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
             return;
         }
         for (node, instance) in paired.iter().take(MAX_NAME_TAGS) {
+            if !self.budget.lasts(&self.control.clock) {
+                return;
+            }
             let tags = BTreeMap::from([(tag::NAME.to_owned(), node.to_string())]);
             if let Err(fault) = self.ec2.tag(std::slice::from_ref(instance), &tags).await {
                 warn!(%fault, instance_id = %instance, "could not name an instance; its other tags are set");
@@ -287,16 +289,22 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
         Ok(())
     }
 
-    /// Releases instances that no node of the chunk took.
+    /// Releases what no node of the chunk took: everything that bears its tags, also what no attempt knows of. Asks
+    /// for the termination of whatever was released before, too: who did it may have died before it could ask.
     async fn give_back(&self, history: &History, standing: &Standing) -> Result<(), LaunchError> {
-        self.release(
-            history
-                .instances
-                .difference(&standing.taken)
-                .cloned()
-                .collect(),
-        )
-        .await
+        let mut tags = self.place(0).tags();
+        tags.remove(tag::ATTEMPT);
+        let found = self.ec2.find(&tags).await?;
+        let found = found
+            .into_iter()
+            .filter(InstanceSeen::is_alive)
+            .map(|seen| seen.instance_id);
+        let all: BTreeSet<InstanceId> = history.instances.iter().cloned().chain(found).collect();
+        let spare: Vec<InstanceId> = all.difference(&standing.taken).cloned().collect();
+        if !spare.is_empty() {
+            self.control.table.release_unpaired(&spare).await?;
+        }
+        Ok(ask_termination(self.control, all).await?)
     }
 
     async fn release(&self, ids: BTreeSet<InstanceId>) -> Result<(), LaunchError> {
@@ -314,11 +322,16 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
         history: &History,
     ) -> Result<Standing, LaunchError> {
         let nodes: Vec<NodeName> = nodes.iter().cloned().collect();
-        let mut wanted = Vec::new();
+        let (mut wanted, mut paired) = (Vec::new(), Vec::new());
         for stored in self.control.table.pairings(&nodes).await? {
             match &stored.record.state {
                 PairingState::Requested { launch, .. } if launch == self.launch => {
                     wanted.push(stored.record.node);
+                }
+                PairingState::Launched {
+                    launch, instance, ..
+                } if launch == self.launch => {
+                    paired.push((stored.record.node, instance.clone()));
                 }
                 _ => {}
             }
@@ -336,6 +349,7 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
                 .into_iter()
                 .map(|record| record.instance_id)
                 .collect(),
+            paired,
         })
     }
 
@@ -372,5 +386,6 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
 
 enum Recalled {
     History(History),
-    Wait(Progress),
+    /// The last attempt's outcome is not known yet.
+    Unsettled(History, Progress),
 }

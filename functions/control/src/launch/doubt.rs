@@ -43,8 +43,14 @@ pub(super) struct Doubt<'a, E, C> {
 impl<E: Ec2, C: Clock> Doubt<'_, E, C> {
     /// Makes the call for the first time.
     pub(super) async fn make(&self) -> Result<Outcome, Fault> {
-        let answer = self.ec2.launch(self.call).await;
-        self.understand(answer).await
+        self.call(false).await
+    }
+
+    /// `again`: the call may have been made before.
+    async fn call(&self, again: bool) -> Result<Outcome, Fault> {
+        let left_ms = self.budget.left_ms(self.clock);
+        let answer = self.ec2.launch(self.call, left_ms).await;
+        self.understand(answer, again).await
     }
 
     /// Settles a call that may have been made before: looks first, then repeats it word for word.
@@ -57,10 +63,14 @@ impl<E: Ec2, C: Clock> Doubt<'_, E, C> {
             );
             return Ok(known(found, Vec::new()));
         }
-        self.make().await
+        self.call(true).await
     }
 
-    async fn understand(&self, answer: Result<LaunchAnswer, Fault>) -> Result<Outcome, Fault> {
+    async fn understand(
+        &self,
+        answer: Result<LaunchAnswer, Fault>,
+        again: bool,
+    ) -> Result<Outcome, Fault> {
         match answer {
             Ok(LaunchAnswer { instances, faults }) => {
                 if self.is_complete(instances.len()) {
@@ -68,7 +78,7 @@ impl<E: Ec2, C: Clock> Doubt<'_, E, C> {
                 }
                 // Less than asked for: either EC2 has no more, or the call had been made before and its
                 // answer now lacks instances. Only the tags tell.
-                let explained = !faults.is_empty();
+                let explained = !again && !faults.is_empty();
                 let found = self
                     .look(instances.into_iter().collect(), explained)
                     .await?;
@@ -79,7 +89,8 @@ impl<E: Ec2, C: Clock> Doubt<'_, E, C> {
                     warn!(%fault, "the call's token was used before: launched already");
                     Ok(known(self.look(BTreeSet::new(), false).await?, Vec::new()))
                 }
-                FaultKind::Transient => {
+                // A repetition by the SDK that is throttled may hide a first try that EC2 carried out.
+                FaultKind::Transient | FaultKind::Throttled => {
                     warn!(%fault, "the call's outcome is unknown");
                     let found = self.find().await?;
                     if self.is_complete(found.len()) {
@@ -89,7 +100,10 @@ impl<E: Ec2, C: Clock> Doubt<'_, E, C> {
                         seconds: REPEAT_SECONDS,
                     }))
                 }
-                _ => Ok(known(self.find().await?, vec![fault])),
+                _ => Ok(known(
+                    self.look(BTreeSet::new(), !again).await?,
+                    vec![fault],
+                )),
             },
         }
     }

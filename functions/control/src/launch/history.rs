@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use spillway_core::message::MAX_REASON_CHARS;
 use spillway_core::name::InstanceId;
-use spillway_core::plan::Chunk;
 
 use crate::fault::{Fault, FaultKind};
 use crate::record::AttemptRecord;
@@ -40,8 +39,8 @@ impl Default for History {
 }
 
 impl History {
-    /// Takes in an answered attempt and decides which recipe comes next.
-    pub fn take(&mut self, record: &AttemptRecord, chunk: &Chunk) {
+    /// Takes in an answered attempt and decides which of the chunk's `recipes` comes next.
+    pub fn take(&mut self, record: &AttemptRecord, recipes: usize) {
         let Some(answer) = &record.answer else { return };
         self.instances.extend(answer.instances.iter().cloned());
         let capacity = record.call.recipe.capacity.as_str();
@@ -59,9 +58,11 @@ impl History {
         };
         self.throttled = !answer.faults.is_empty() && answer.faults.iter().all(Fault::is_passing);
         let following = record.recipe + u32::from(!self.throttled);
-        let exhausted =
-            self.next_attempt >= MAX_ATTEMPTS || following as usize >= chunk.recipes.len();
-        let refused = answer.instances.is_empty() && answer.faults.iter().any(is_final);
+        let exhausted = self.next_attempt >= MAX_ATTEMPTS || following as usize >= recipes;
+        // One pool that cannot be used at all must not end the search in the others.
+        let refused = answer.instances.is_empty()
+            && !answer.faults.is_empty()
+            && answer.faults.iter().all(is_final);
         self.next_recipe = (!exhausted && !refused).then_some(following);
         self.next_attempt += 1;
     }

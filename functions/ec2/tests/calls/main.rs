@@ -6,10 +6,13 @@ use std::collections::BTreeMap;
 
 use endpoint::{Call, answered, client, refusal, under};
 use spillway_control::fault::FaultKind;
-use spillway_control::ports::Ec2;
+use spillway_control::ports::{Ec2, Terminated};
 use spillway_core::config::CapacityKind;
 use spillway_core::name::InstanceId;
 use spillway_core::plan::{Candidate, LaunchCall, Recipe};
+
+/// Far more than a loopback endpoint needs.
+const LIMIT_MS: u64 = 10_000;
 
 fn candidate(instance_type: &str, subnet: &str, zone: &str) -> Candidate {
     Candidate {
@@ -67,7 +70,7 @@ fn reservations(items: &str) -> String {
 
 async fn sent(call: &LaunchCall) -> Call {
     let (ec2, calls) = client(|_| refusal("DryRunOperation", "")).await;
-    ec2.launch(call).await.unwrap_err();
+    ec2.launch(call, LIMIT_MS).await.unwrap_err();
     calls.lock().unwrap().remove(0)
 }
 
@@ -205,7 +208,10 @@ async fn a_fleet_that_launched_too_few_says_why_once_a_code() {
         id(2)
     );
     let (ec2, _) = client(move |_| answered("CreateFleet", &content)).await;
-    let answer = ec2.launch(&call(CapacityKind::Spot, two())).await.unwrap();
+    let answer = ec2
+        .launch(&call(CapacityKind::Spot, two()), LIMIT_MS)
+        .await
+        .unwrap();
     assert_eq!(answer.instances, [id(1), id(2)]);
     let faults: Vec<_> = answer
         .faults
@@ -233,7 +239,7 @@ async fn a_fleet_that_launched_too_few_says_why_once_a_code() {
 async fn a_token_used_for_another_call_is_a_conflict() {
     let (ec2, _) = client(|_| refusal("IdempotentParameterMismatch", "differs")).await;
     let fault = ec2
-        .launch(&call(CapacityKind::OnDemand, one()))
+        .launch(&call(CapacityKind::OnDemand, one()), LIMIT_MS)
         .await
         .unwrap_err();
     assert_eq!(
@@ -319,7 +325,8 @@ fn terminates(call: &Call) -> (u16, String) {
 async fn what_ec2_does_not_know_counts_as_terminated_and_keeps_nothing_alive() {
     let (ec2, calls) = client(terminates).await;
     let all: Vec<InstanceId> = (1..=8).map(id).collect();
-    let mut done = ec2.terminate(&all).await.unwrap();
+    let Terminated { mut done, fault } = ec2.terminate(&all).await;
+    assert_eq!(fault, None);
     done.sort();
     assert_eq!(done, all);
     let calls = calls.lock().unwrap();
@@ -340,7 +347,8 @@ async fn an_unknown_id_is_found_also_where_ec2_does_not_name_it() {
     })
     .await;
     let all: Vec<InstanceId> = (1..=8).map(id).collect();
-    let mut done = ec2.terminate(&all).await.unwrap();
+    let Terminated { mut done, fault } = ec2.terminate(&all).await;
+    assert_eq!(fault, None);
     done.sort();
     assert_eq!(done, all);
 }
@@ -349,7 +357,7 @@ async fn an_unknown_id_is_found_also_where_ec2_does_not_name_it() {
 async fn a_protected_instance_is_reported_after_the_others_are_terminated() {
     let (ec2, calls) = client(terminates).await;
     let all: Vec<InstanceId> = (5..=12).map(id).collect();
-    let fault = ec2.terminate(&all).await.unwrap_err();
+    let fault = ec2.terminate(&all).await.fault.unwrap();
     assert_eq!(
         (fault.kind, fault.code.as_str()),
         (FaultKind::Invalid, "OperationNotPermitted")
