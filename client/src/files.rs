@@ -29,6 +29,11 @@ impl FileError {
         }
     }
 
+    /// Whether the file is there and is no text.
+    pub fn is_not_text(&self) -> bool {
+        self.source.kind() == io::ErrorKind::InvalidData
+    }
+
     /// Whether the file is not there.
     pub fn is_not_found(&self) -> bool {
         self.source.kind() == io::ErrorKind::NotFound

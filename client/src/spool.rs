@@ -127,8 +127,12 @@ impl Spool {
     /// Reads one request.
     pub fn read(&self, slot: Slot) -> Result<Entry, SpoolError> {
         let path = self.path(slot.generation, if slot.sent { SENT } else { WAITING });
-        let text = files::read(&path)?;
-        Entry::parse(&text).map_err(|reason| SpoolError::Malformed { path, reason })
+        let entry = match files::read(&path) {
+            Ok(text) => Entry::parse(&text),
+            Err(error) if error.is_not_text() => Err(MalformedEntry::NotText),
+            Err(error) => return Err(error.into()),
+        };
+        entry.map_err(|reason| SpoolError::Malformed { path, reason })
     }
 
     /// Notes that a request was sent. A lost note costs a second send, which changes nothing.

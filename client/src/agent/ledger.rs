@@ -1,7 +1,7 @@
 //! Spool and memory together: which requests are still to be sent or undone, and what each node was last
 //! asked. A request leaves the spool only when the memory of it is durable.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -22,6 +22,8 @@ pub struct Ledger {
     spool: Spool,
     memory: Memory,
     open: BTreeMap<Generation, Open>,
+    /// Files that cannot be read, each complained about once.
+    unreadable: BTreeSet<Generation>,
 }
 
 #[derive(Debug)]
@@ -52,6 +54,7 @@ impl Ledger {
             spool: Spool::open(directory)?,
             memory: Memory::open(directory)?,
             open: BTreeMap::new(),
+            unreadable: BTreeSet::new(),
         })
     }
 
@@ -60,7 +63,7 @@ impl Ledger {
         for slot in self.spool.slots()? {
             match self.open.get_mut(&slot.generation) {
                 Some(open) => open.sent |= slot.sent,
-                None => self.take_in(slot)?,
+                None => self.take_in(slot),
             }
         }
         // A program without an agent may have sent some of them.
@@ -74,14 +77,9 @@ impl Ledger {
             .try_for_each(|generation| self.settle(generation))
     }
 
-    fn take_in(&mut self, slot: Slot) -> Result<(), LedgerError> {
-        let entry = match self.spool.read(slot) {
-            Ok(entry) => entry,
-            Err(malformed @ SpoolError::Malformed { .. }) => {
-                error!("{malformed}");
-                return Ok(self.spool.put_aside(slot)?);
-            }
-            Err(other) => return Err(other.into()),
+    fn take_in(&mut self, slot: Slot) {
+        let Some(entry) = self.read(slot) else {
+            return;
         };
         let header = Arc::new(entry.header);
         let names = header.node_names().expect("checked when it was read");
@@ -107,7 +105,28 @@ impl Ledger {
             failed,
         };
         self.open.insert(slot.generation, open);
-        Ok(())
+    }
+
+    /// Reads a request; none if that cannot be. One bad file must not hold up all the others.
+    fn read(&mut self, slot: Slot) -> Option<Entry> {
+        let error = match self.spool.read(slot) {
+            Ok(entry) => {
+                self.unreadable.remove(&slot.generation);
+                return Some(entry);
+            }
+            // It was renamed since the spool was listed: the next look sees it under its new name.
+            Err(SpoolError::File(error)) if error.is_not_found() => return None,
+            Err(error) => error,
+        };
+        if self.unreadable.insert(slot.generation) {
+            error!("{error}; the request is passed over");
+            if matches!(error, SpoolError::Malformed { .. })
+                && let Err(error) = self.spool.put_aside(slot)
+            {
+                error!("{error}");
+            }
+        }
+        None
     }
 
     /// Stamps a request of our own and takes it in.
@@ -128,13 +147,11 @@ impl Ledger {
         unfailed.map(|open| Arc::clone(&open.header)).collect()
     }
 
-    /// The messages of a request; none if it is done with.
-    pub fn parts(&self, generation: Generation) -> Result<Option<Vec<String>>, LedgerError> {
-        let Some(open) = self.open.get(&generation) else {
-            return Ok(None);
-        };
-        let sent = open.sent;
-        Ok(Some(self.spool.read(Slot { generation, sent })?.parts))
+    /// The messages of a request; none if it is done with, or cannot be read now.
+    pub fn parts(&mut self, generation: Generation) -> Option<Vec<String>> {
+        let sent = self.open.get(&generation)?.sent;
+        self.read(Slot { generation, sent })
+            .map(|entry| entry.parts)
     }
 
     /// A request was sent.
@@ -202,5 +219,63 @@ impl Ledger {
             self.drop_request(generation)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use spillway_core::hostlist::Hostlist;
+    use spillway_core::message::SuspendCause;
+
+    use super::*;
+    use crate::hook;
+
+    /// A suspend of these nodes, put by a program.
+    fn put(spool: &Spool, nodes: &str) -> Generation {
+        let nodes = Hostlist::parse(nodes).unwrap();
+        let names = nodes.node_names().unwrap();
+        let entry = |generation| {
+            let cluster = spillway_core::name::ClusterName::new("try").unwrap();
+            let id = hook::new_request_id();
+            let cause = SuspendCause::Suspend;
+            hook::suspend(&cluster, id, generation, cause, nodes, &names, None)
+        };
+        spool.put(entry).unwrap()
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_holds_up_no_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut ledger = Ledger::open(directory.path()).unwrap();
+        let requests = directory.path().join("requests");
+        let file = |number: u64| requests.join(format!("{number:016}.json"));
+        fs::write(file(1), b"\xff\xfe").unwrap();
+        // For root, too, this one cannot be read.
+        fs::create_dir(file(2)).unwrap();
+        // Listed, and gone when it is read.
+        symlink("nowhere", file(3)).unwrap();
+        fs::write(file(4), "no header").unwrap();
+        let good = put(&ledger.spool, "cloud1");
+        ledger.look().unwrap();
+        ledger.look().unwrap();
+        let unsent: Vec<Generation> = ledger.unsent().iter().map(|one| one.generation).collect();
+        assert_eq!(unsent, [good]);
+        assert_eq!(ledger.parts(good).unwrap().len(), 1);
+        for number in [1, 4] {
+            assert!(!file(number).exists());
+            assert!(file(number).with_extension("malformed").exists());
+        }
+        // Readable again: it is taken in.
+        fs::remove_dir(file(2)).unwrap();
+        let newer = put(&ledger.spool, "cloud2");
+        fs::rename(file(newer.get()), file(2)).unwrap();
+        ledger.look().unwrap();
+        assert_eq!(ledger.unsent().len(), 2);
+        // It vanishes between the look and the sending.
+        fs::remove_file(file(good.get())).unwrap();
+        assert_eq!(ledger.parts(good), None);
     }
 }

@@ -65,8 +65,8 @@ async fn pass(agent: &Agent) -> Result<Option<SqsError>, LedgerError> {
         if failed.contains(&request.target) || expired::is_late(&request) {
             continue;
         }
-        let Some(parts) = agent.ledger().parts(request.generation)? else {
-            // It was given up meanwhile.
+        let Some(parts) = agent.ledger().parts(request.generation) else {
+            // It was given up meanwhile, or its file cannot be read: the others can be.
             continue;
         };
         match send(agent, &request, &parts).await? {

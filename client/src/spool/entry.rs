@@ -76,6 +76,9 @@ pub struct Subject {
 /// Why a file of the spool cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum MalformedEntry {
+    /// A disk fault, most likely.
+    #[error("it is no UTF-8 text")]
+    NotText,
     /// The first line is not a header.
     #[error("its first line is malformed ({0})")]
     Header(#[from] serde_json::Error),
