@@ -274,8 +274,8 @@ impl Hypervisor {
     /// The end of the console's output, also after the machine's death; None if it never booted.
     #[must_use]
     pub fn console_output(&self, instance_id: &str) -> Option<Vec<u8>> {
-        let mut output =
-            fs::read(machine::console_file(&self.shared.directory, instance_id)).ok()?;
+        let machine = self.shared.directory.join(instance_id);
+        let mut output = fs::read(machine.join("console.log")).ok()?;
         let surplus = output.len().saturating_sub(CONSOLE_BYTES_MAX);
         output.drain(..surplus);
         Some(output)

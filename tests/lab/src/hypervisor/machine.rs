@@ -76,11 +76,6 @@ pub(super) fn stage_image(image: &mut Image, directory: &Path) -> io::Result<()>
     Ok(())
 }
 
-/// The file that holds an instance's console output.
-pub(super) fn console_file(directory: &Path, instance_id: &str) -> PathBuf {
-    directory.join(instance_id).join("console.log")
-}
-
 fn staged_directory(directory: &Path) -> PathBuf {
     directory.join("image")
 }
