@@ -51,7 +51,7 @@ fn the_example_is_read_as_it_says() {
     assert_eq!(client.cluster.as_str(), "hpc");
     assert_eq!(client.aws.profile.as_deref(), Some("head-node"));
     assert_eq!(client.socket.to_str(), Some("/run/spillway/agent.sock"));
-    assert_eq!(client.jobs_file.to_str(), Some("/run/spillway/jobs.json"));
+    assert_eq!(client.jobs_file.to_str(), Some("/run/spillway/jobs"));
     assert_eq!(policy.limits.max_nodes, 300);
     assert_eq!(
         policy.resume_timeout_seconds,
@@ -219,7 +219,7 @@ fn errors_of_meaning_name_the_place_and_a_way_out() {
     check(
         "spool_directory = \"/",
         "spool_directory = ¦\"",
-        "@: client.spool_directory: var/spool/slurm/state/spillway is not an absolute path\n  \
+        "@: client.spool_directory: var/spool/spillway is not an absolute path\n  \
          hint: slurmctld calls us from a directory of its own: start with /",
     );
     check(

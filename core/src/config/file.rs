@@ -65,7 +65,7 @@ impl Default for ClientFile {
         Self {
             spool_directory: "/var/spool/spillway".into(),
             socket: "/run/spillway/agent.sock".into(),
-            jobs_file: "/run/spillway/jobs.json".into(),
+            jobs_file: "/run/spillway/jobs".into(),
             log_level: LogLevel::default(),
         }
     }
@@ -124,8 +124,9 @@ pub(super) struct NodeGroupFile {
     pub memory_mb: u64,
     /// `Gres` of the nodes in slurm.conf, such as `gpu:a10g:1`.
     pub gres: Option<String>,
-    /// How long a node may take from Slurm's call to having joined. It must leave 15 seconds of
-    /// `resume_timeout_seconds`, which is also what is used if it is left out.
+    /// How long a node may take from Slurm's call to having joined. At most `resume_timeout_seconds` less 15,
+    /// which is what is used if it is left out. The request's own deadline counts where it is sooner:
+    /// `resume_timeout_seconds` less a tenth of it, or less 10 if that is more.
     #[schemars(range(min = 10))]
     pub join_timeout_seconds: Option<u32>,
     /// The site's own tags for instances and volumes.

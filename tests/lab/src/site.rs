@@ -74,7 +74,7 @@ ca_bundle = "{directory}/etc/bundle.pem"
 [client]
 spool_directory = "{directory}/spool"
 socket = "{directory}/spool/agent.sock"
-jobs_file = "{directory}/spool/jobs.json"
+jobs_file = "{directory}/spool/jobs"
 
 [slurm]
 resume_timeout_seconds = {resume_timeout}
