@@ -16,8 +16,16 @@ use sha2::{Digest as _, Sha256};
 
 const REQUIREMENTS: &str = include_str!("../requirements.txt");
 
-/// The Debian packages whose programs the lab runs.
-const PACKAGES: [&str; 5] = ["slurm-wlm", "slurm-client", "munge", "iproute2", "nftables"];
+/// The Debian packages whose programs the lab runs or (the last two, for `curl` and `pkill`) its tests.
+const PACKAGES: [&str; 7] = [
+    "slurm-wlm",
+    "slurm-client",
+    "munge",
+    "iproute2",
+    "nftables",
+    "curl",
+    "procps",
+];
 
 /// Written last, so that an environment whose making was broken off is made again.
 const COMPLETE: &str = "complete";

@@ -1,8 +1,8 @@
 //! Whatever is delivered twice, dies half-way or is asked again: never a second instance for a node, and the
 //! nodes join.
 
-use std::process::Command;
-
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
 use serde_json::json;
 use spillway_lab::faults::{Action, Fault};
 use spillway_lab::lab::Lab;
@@ -132,14 +132,9 @@ fn kill_function(lab: &Lab, function: &str) {
         let environment = String::from_utf8_lossy(&environment);
         let ours = environment.split('\0').any(|v| v == name) && environment.contains(&endpoint);
         if ours {
-            let pid = entry.file_name();
-            killed += usize::from(
-                Command::new("kill")
-                    .arg("-9")
-                    .arg(pid)
-                    .status()
-                    .is_ok_and(|s| s.success()),
-            );
+            let pid = entry.file_name().to_string_lossy().parse();
+            let pid = Pid::from_raw(pid.expect("a function is listed by its pid"));
+            killed += usize::from(signal::kill(pid, Signal::SIGKILL).is_ok());
         }
     }
     assert!(killed > 0, "no process of {function} was running");
