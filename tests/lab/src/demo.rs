@@ -57,6 +57,8 @@ pub async fn run(state: &Path) -> anyhow::Result<()> {
         "{} instances are left",
         summary.instances_left
     );
+    let unseen = summary.unseen();
+    ensure!(unseen.is_empty(), "nothing seen of: {}", unseen.join(", "));
     println!("demo: ok");
     Ok(())
 }

@@ -40,6 +40,29 @@ struct Latencies {
     suspend_to_terminated: Option<u64>,
 }
 
+impl Latencies {
+    fn named(&self) -> [(&'static str, Option<u64>); 5] {
+        [
+            ("ResumeProgram", self.resume_program),
+            ("request to launch", self.request_to_launch),
+            ("launch to address", self.launch_to_address),
+            ("address to registered", self.address_to_registered),
+            ("suspend to terminated", self.suspend_to_terminated),
+        ]
+    }
+}
+
+impl Summary {
+    /// The latencies of which nothing was seen: a step that was not taken, or one that we failed to see.
+    pub(super) fn unseen(&self) -> Vec<&'static str> {
+        let named = self.latencies_ms.named().into_iter();
+        named
+            .filter(|(_, value)| value.is_none())
+            .map(|(name, _)| name)
+            .collect()
+    }
+}
+
 pub(super) fn summary(lab: &Lab, jobs: Vec<JobRan>, moments: Moments) -> anyhow::Result<Summary> {
     let mut aws_calls = BTreeMap::new();
     let calls = lab.cloud.proxy.journal().calls()?.into_iter();
@@ -121,22 +144,8 @@ impl fmt::Display for Summary {
                 job.nodes.join(",")
             )?;
         }
-        let Latencies {
-            resume_program,
-            request_to_launch,
-            launch_to_address,
-            address_to_registered,
-            suspend_to_terminated,
-        } = &self.latencies_ms;
-        let rows = [
-            ("ResumeProgram", resume_program),
-            ("request to launch", request_to_launch),
-            ("launch to address", launch_to_address),
-            ("address to registered", address_to_registered),
-            ("suspend to terminated", suspend_to_terminated),
-        ];
         writeln!(f)?;
-        for (name, value) in rows {
+        for (name, value) in self.latencies_ms.named() {
             let value = value.map_or("?".to_owned(), |ms| format!("{ms} ms"));
             writeln!(f, "{name:<24}{value:>10}")?;
         }

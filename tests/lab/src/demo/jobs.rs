@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use serde::Serialize;
+use spillway_core::tag;
 
 use super::timeline::Timeline;
 use crate::lab::Lab;
@@ -89,7 +90,7 @@ pub(super) async fn array_of_three(lab: &Lab, timeline: &Timeline) -> anyhow::Re
 }
 
 /// Job and node of each line that [`TELL`] printed; the host name must be that of the very instance that
-/// serves the node, and Slurm's address of the node that instance's.
+/// serves the node (EC2 has it under the node's name), and Slurm's address of the node that instance's.
 async fn told(lab: &Lab, text: &str) -> anyhow::Result<Vec<(String, String)>> {
     let mut told = Vec::new();
     for line in text.lines() {
@@ -102,13 +103,16 @@ async fn told(lab: &Lab, text: &str) -> anyhow::Result<Vec<(String, String)>> {
             host == named_after,
             "{node} has address {address}, but its job ran on {host}"
         );
-        let is_instance = lab.ec2.with(|ec2, _| {
+        let serves = lab.ec2.with(|ec2, _| {
             ec2.instances()
-                .any(|i| i.private_ip.is_some_and(|ip| ip.to_string() == address))
+                .find(|i| i.private_ip.is_some_and(|ip| ip.to_string() == address))
+                .map(|i| i.tags.get(tag::NAME).cloned().unwrap_or_default())
         });
+        let serves =
+            serves.with_context(|| format!("no instance has {node}'s address {address}"))?;
         ensure!(
-            is_instance,
-            "no instance has the address {address} of {node}"
+            serves == node,
+            "the instance with {node}'s address {address} is named {serves:?}"
         );
         told.push((job.to_owned(), node.to_owned()));
     }
