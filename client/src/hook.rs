@@ -95,7 +95,7 @@ pub fn run(program: Program, arguments: &[String]) -> ExitCode {
         Program::Suspend | Program::ResumeFail => Ok(None),
     };
     let (error, spool) = match config::load_client(&config::default_file()) {
-        Ok(config) => match act(program, arguments, resume_file, &config, start) {
+        Ok(config) => match act(program, arguments, &resume_file, &config, start) {
             Ok(()) => return ExitCode::SUCCESS,
             Err(error) => (error, Some(config.spool_directory)),
         },
@@ -108,7 +108,7 @@ pub fn run(program: Program, arguments: &[String]) -> ExitCode {
 fn act(
     program: Program,
     arguments: &[String],
-    resume_file: Result<Option<String>, String>,
+    resume_file: &Result<Option<String>, String>,
     config: &ClientConfig,
     start: Instant,
 ) -> Result<(), HookError> {
@@ -158,14 +158,13 @@ impl Request<'_> {
     fn resume(
         self,
         spool: &Spool,
-        resume_file: Result<Option<String>, String>,
+        resume_file: &Result<Option<String>, String>,
     ) -> Result<(Generation, Result<(), HookError>), HookError> {
-        let file = resume_file.as_ref().map(Option::as_deref);
-        let jobs_text = match file {
+        let jobs_text = match resume_file {
             Ok(Some(_)) => read_jobs_file(&self.config.jobs_file),
             _ => String::new(),
         };
-        let jobs = match file {
+        let jobs = match resume_file {
             Ok(Some(text)) => resume_file::jobs(text, &jobs_text),
             Ok(None) => Ok(Vec::new()),
             Err(reason) => Err(reason.clone()),

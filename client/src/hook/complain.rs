@@ -12,6 +12,7 @@ use aws_smithy_types::date_time::{DateTime, Format};
 use super::Program;
 use crate::clock;
 use crate::files;
+use crate::spool;
 
 /// The system's log; its socket is where syslog(3) expects it.
 const SYSLOG: &str = "/dev/log";
@@ -23,7 +24,12 @@ const MAX_LOG_BYTES: u64 = 4 << 20;
 const MAX_SHOWN_CHARACTERS: usize = 200;
 
 /// Says it everywhere it may be read. Where that fails there is nobody left to tell.
-pub fn about(program: Program, arguments: &[String], message: &str, spool: Option<&Path>) {
+pub fn about(
+    program: Program,
+    arguments: &[String],
+    message: &str,
+    spool_directory: Option<&Path>,
+) {
     let called = arguments.join(" ");
     let mut shown: String = called.chars().take(MAX_SHOWN_CHARACTERS).collect();
     if shown.len() < called.len() {
@@ -37,10 +43,12 @@ pub fn about(program: Program, arguments: &[String], message: &str, spool: Optio
         let tagged = format!("<{PRIORITY}>{name}[{}]: {line}", std::process::id());
         let _ = socket.send_to(tagged.as_bytes(), SYSLOG);
     }
-    if let Some(spool) = spool
-        && files::make_directory(spool).is_ok()
+    // Another user's file could not be written by the next who complains.
+    if let Some(directory) = spool_directory
+        && spool::check_user(directory).is_ok()
+        && files::make_directory(directory).is_ok()
     {
-        append(&spool.join("programs.log"), &line);
+        append(&directory.join("programs.log"), &line);
     }
 }
 

@@ -24,6 +24,7 @@ struct ResumeFile<'a> {
 ///
 /// [`RequestJob`]: spillway_core::message::RequestJob
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[expect(clippy::struct_field_names, reason = "the keys of the file")]
 pub struct Job<'a> {
     /// Slurm's job id; a text in the message.
     #[serde(serialize_with = "as_text")]
@@ -103,6 +104,7 @@ impl Text<'_> {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
 fn as_text<S: Serializer>(job_id: &NonZeroU32, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(job_id)
 }
