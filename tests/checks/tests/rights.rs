@@ -78,10 +78,10 @@ fn launches_and_terminations_need_our_tag_and_our_template() -> Result<()> {
     assert_eq!(request_tag("FleetsWithOurTag"), &ours);
 
     let never = by_sid["NeverWithoutOurTemplates"];
-    assert_eq!(
-        (&never["Effect"], &never["Resource"]),
-        (&json!("Deny"), &json!("*"))
-    );
+    // Instances: no launch is without one, and other resources of a launch do not bear the key.
+    let instances = "arn:${AWS::Partition}:ec2:${AWS::Region}:${AWS::AccountId}:instance/*";
+    assert_eq!(never["Effect"], "Deny");
+    assert_eq!(never["Resource"], json!({"Fn::Sub": instances}));
     assert_eq!(
         never["Condition"]["ArnNotEquals"]["ec2:LaunchTemplate"],
         by_sid["LaunchFromOurTemplates"]["Resource"]
