@@ -30,6 +30,7 @@ use crate::aws::sqs::{Queue, Sqs, SqsError};
 use crate::config;
 use crate::files;
 use crate::slurm::{NodeRow, Slurm};
+use crate::spool;
 use crate::wake;
 use connection::Connection;
 use ledger::Ledger;
@@ -97,6 +98,7 @@ pub fn run(path: Option<&Path>) -> anyhow::Result<()> {
 
 async fn serve(site: Site) -> anyhow::Result<()> {
     let config = site.client.clone();
+    spool::check_user(&config.spool_directory)?;
     for directory in [
         Some(config.spool_directory.as_path()),
         config.socket.parent(),

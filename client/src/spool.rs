@@ -12,6 +12,7 @@ mod entry;
 
 use std::fs;
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use spillway_core::name::{Generation, NameError};
@@ -40,6 +41,16 @@ pub enum SpoolError {
     /// The file system refused.
     #[error(transparent)]
     File(#[from] FileError),
+    /// What it wrote, Slurm's programs and the agent could not read.
+    #[error("{path} belongs to user {owner} and this runs as user {own}: run it as the owner, who is SlurmUser", path = path.display())]
+    OtherUser {
+        /// The spool directory.
+        path: PathBuf,
+        /// Whose it is, a uid.
+        owner: u32,
+        /// The effective uid.
+        own: u32,
+    },
     /// The clock is before 1970 or beyond all stamps.
     #[error("cannot stamp: {0}")]
     Clock(#[from] NameError),
@@ -62,9 +73,30 @@ pub struct Slot {
     pub sent: bool,
 }
 
+/// Refuses every user but the owner of a spool directory, root above all: files of root's would stop the
+/// programs that slurmctld runs, and the agent. One that is not there yet becomes ours.
+pub fn check_user(directory: &Path) -> Result<(), SpoolError> {
+    check_user_id(directory, nix::unistd::geteuid().as_raw())
+}
+
+fn check_user_id(directory: &Path, own: u32) -> Result<(), SpoolError> {
+    let path = directory.to_owned();
+    match fs::metadata(directory) {
+        Ok(found) if found.uid() == own => Ok(()),
+        Ok(found) => Err(SpoolError::OtherUser {
+            path,
+            owner: found.uid(),
+            own,
+        }),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(FileError::on("look at", directory)(error).into()),
+    }
+}
+
 impl Spool {
     /// The spool in a directory, which is made if it is not there.
     pub fn open(directory: &Path) -> Result<Self, SpoolError> {
+        check_user(directory)?;
         let requests = directory.join("requests");
         if !requests.is_dir() {
             files::make_directory(&requests)?;
@@ -170,5 +202,24 @@ impl Spool {
         let number = generation.get();
         self.requests
             .join(format!("{number:0GENERATION_DIGITS$}.{kind}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_owner_may_use_a_spool() {
+        let directory = tempfile::tempdir().unwrap();
+        let owner = directory.path().metadata().unwrap().uid();
+        check_user_id(directory.path(), owner).unwrap();
+        check_user_id(&directory.path().join("not-there"), owner + 1).unwrap();
+        let refused = check_user_id(directory.path(), owner + 1).unwrap_err();
+        let words = format!(
+            "belongs to user {owner} and this runs as user {}",
+            owner + 1
+        );
+        assert!(refused.to_string().contains(&words), "{refused}");
     }
 }

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -287,6 +287,33 @@ fn calls_at_once_get_stamps_of_their_own() {
     assert!(head.run("spillway-suspend", "cloud1").status.success());
     let (header, _) = head.requests().pop().unwrap();
     assert_eq!(header["generation"].as_u64(), Some(9_007_199_254_740_001));
+}
+
+#[test]
+fn another_user_is_refused_and_leaves_nothing() {
+    let head = HeadNode::new(refusing_port(), 60);
+    let spool = head.path("spool");
+    fs::create_dir(&spool).unwrap();
+    // Only root may give a directory away, and only others find one of root's.
+    if chown(&spool, Some(12_345), None).is_err() {
+        fs::remove_dir(&spool).unwrap();
+        symlink("/", &spool).unwrap();
+    }
+    let left = || fs::read_dir(&spool).unwrap().count();
+    let before = left();
+    let agent = head
+        .command(Path::new(env!("CARGO_BIN_EXE_spillway")))
+        .arg("agent")
+        .output()
+        .unwrap();
+    let malformed = head.run("spillway-suspend", "cloud[1-2");
+    assert_eq!(malformed.status.code(), Some(1));
+    for output in [agent, head.run("spillway-suspend", "cloud1")] {
+        assert_eq!(output.status.code(), Some(1));
+        let words = stderr(&output);
+        assert!(words.contains("run it as the owner"), "{words}");
+    }
+    assert_eq!(left(), before);
 }
 
 #[test]
