@@ -121,6 +121,14 @@ fn act(
     // Each name is checked here, where slurmctld's log shows the answer.
     let names = nodes.node_names()?;
     let spool = Spool::open(&config.spool_directory)?;
+    if let Some(complaint) = spool.complaint()? {
+        complain::about(
+            program,
+            arguments,
+            &complaint,
+            Some(&config.spool_directory),
+        );
+    }
     let request = Request {
         config,
         id: new_request_id(),

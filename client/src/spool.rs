@@ -19,12 +19,16 @@ use spillway_core::name::{Generation, NameError};
 
 pub use entry::{Entry, Header, MalformedEntry, Subject, Target};
 
-use crate::clock::now_us;
+use crate::clock::{now_ms, now_us};
 use crate::crash::{self, CrashPoint};
 use crate::files::{self, FileError, Keep};
 
 /// Digits of a generation in a file name: those of 2^53, so that names sort as numbers.
 const GENERATION_DIGITS: usize = 16;
+/// How far a stamp may lie ahead of the clock. The control plane refuses those further ahead of its own
+/// (its `MAX_AHEAD_MS`, the same five minutes): a last stamp beyond that, from a clock that was wrong for
+/// a moment, must not be counted on from, or it would make every later one as useless.
+const MAX_AHEAD_MS: u64 = 5 * 60 * 1000;
 const WAITING: &str = "json";
 const SENT: &str = "sent";
 
@@ -73,6 +77,17 @@ pub struct Slot {
     pub sent: bool,
 }
 
+/// Whether a stamp is from a clock that was wrong: no later stamp is counted on from it.
+fn is_far_ahead(generation: Generation, now_ms: u64) -> bool {
+    generation.at_ms() > now_ms.saturating_add(MAX_AHEAD_MS)
+}
+
+/// Whether `one` was stamped after `other`. What lies far ahead was stamped before all that does not.
+pub fn is_newer(one: Generation, other: Generation, now_ms: u64) -> bool {
+    let rank = |generation| (!is_far_ahead(generation, now_ms), generation);
+    rank(one) > rank(other)
+}
+
 /// Refuses every user but the owner of a spool directory, root above all: files of root's would stop the
 /// programs that slurmctld runs, and the agent. One that is not there yet becomes ours.
 pub fn check_user(directory: &Path) -> Result<(), SpoolError> {
@@ -110,12 +125,11 @@ impl Spool {
     /// Stamps a request and writes it durably. `make` builds the entry for its stamp.
     pub fn put(&self, make: impl FnOnce(Generation) -> Entry) -> Result<Generation, SpoolError> {
         let mut stamp = self.lock()?;
-        let mut text = String::new();
-        stamp
-            .read_to_string(&mut text)
-            .map_err(FileError::on("read", &self.stamp))?;
-        let last = text.trim().parse().ok();
-        let generation = Generation::stamp(now_us(), last)?;
+        let now_us = now_us();
+        let last = self
+            .last(&mut stamp)?
+            .filter(|last| !is_far_ahead(*last, now_us / 1000));
+        let generation = Generation::stamp(now_us, last)?;
         let line = format!(
             "{generation:0GENERATION_DIGITS$}\n",
             generation = generation.get()
@@ -130,6 +144,28 @@ impl Spool {
         files::replace_with(&path, Keep::Durably, |file| entry.write_to(file))?;
         crash::point(CrashPoint::Fsync);
         Ok(generation)
+    }
+
+    /// What is to be said before a stamp is given, if the last one lies too far ahead to be counted on from.
+    pub fn complaint(&self) -> Result<Option<String>, SpoolError> {
+        let mut stamp = self.lock()?;
+        let now_ms = now_ms();
+        let last = self.last(&mut stamp)?;
+        Ok(last.filter(|last| is_far_ahead(*last, now_ms)).map(|last| {
+            let ahead_seconds = (last.at_ms() - now_ms) / 1000;
+            format!(
+                "the last stamp, {last}, lies {ahead_seconds} s ahead of the clock, which must have been \
+                 wrong: it is forgotten. Requests of that time are refused in AWS"
+            )
+        }))
+    }
+
+    fn last(&self, stamp: &mut fs::File) -> Result<Option<Generation>, FileError> {
+        let mut text = String::new();
+        stamp
+            .read_to_string(&mut text)
+            .map_err(FileError::on("read", &self.stamp))?;
+        Ok(text.trim().parse().ok())
     }
 
     /// What is in the spool, oldest first. Every stamp given before the call is seen: the lock is held.

@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -282,11 +282,38 @@ fn calls_at_once_get_stamps_of_their_own() {
         .collect();
     assert_eq!(stamps.len(), 20);
     assert!(stamps.is_sorted_by(|a, b| a < b), "{stamps:?}");
-    // A clock set back does not matter.
-    fs::write(head.path("spool/stamp"), "9007199254740000\n").unwrap();
+}
+
+#[test]
+fn a_clock_set_back_does_not_matter() {
+    let head = HeadNode::new(refusing_port(), 60);
+    let _agent = head.agent();
+    let now_us = || {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        u64::try_from(since_1970.as_micros()).unwrap()
+    };
+    let newest = || head.requests().pop().unwrap().0["generation"].as_u64();
+    // By less than what the control plane lets pass: the stamps go on.
+    let last = now_us() + 240_000_000;
+    fs::write(head.path("spool/stamp"), format!("{last:016}\n")).unwrap();
     assert!(head.run("spillway-suspend", "cloud1").status.success());
-    let (header, _) = head.requests().pop().unwrap();
-    assert_eq!(header["generation"].as_u64(), Some(9_007_199_254_740_001));
+    assert_eq!(newest(), Some(last + 1));
+    assert!(!head.path("spool/programs.log").exists());
+    // By more: such stamps would be refused, for as long as the clock was ahead.
+    fs::write(head.path("spool/stamp"), "9007199254740000\n").unwrap();
+    let before = now_us();
+    assert!(head.run("spillway-suspend", "cloud1").status.success());
+    let (header, _) = head.requests().remove(0);
+    let stamp = header["generation"].as_u64().unwrap();
+    assert!((before..=now_us()).contains(&stamp), "{stamp}");
+    let log = fs::read_to_string(head.path("spool/programs.log")).unwrap();
+    assert!(log.contains("ahead of the clock"), "{log}");
+    // Said once.
+    assert!(head.run("spillway-suspend", "cloud1").status.success());
+    assert_eq!(
+        fs::read_to_string(head.path("spool/programs.log")).unwrap(),
+        log
+    );
 }
 
 #[test]

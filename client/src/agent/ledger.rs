@@ -6,11 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use spillway_core::name::{Generation, NodeName};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::memory::{Memory, MemoryError};
+use crate::clock::now_ms;
 use crate::files::FileError;
-use crate::spool::{Entry, Header, Slot, Spool, SpoolError, Target};
+use crate::spool::{self, Entry, Header, Slot, Spool, SpoolError, Target};
 
 /// Number that stands for our own failing of a node in its history. Ours is the only "update" that ever
 /// answers a suspend, so it cannot meet one of the control plane's.
@@ -87,7 +88,16 @@ impl Ledger {
             || !names
                 .iter()
                 .any(|node| self.is_to_be_failed(node, header.generation));
-        self.memory.stamped(names, header.generation, header.target);
+        if self
+            .memory
+            .stamped(names, header.generation, header.target, now_ms())
+        {
+            warn!(
+                generation = %header.generation,
+                nodes = %header.nodes,
+                "the last requests of these nodes were stamped by a clock that was ahead: they are forgotten"
+            );
+        }
         info!(
             request_id = %header.request_id,
             generation = %header.generation,
@@ -131,6 +141,9 @@ impl Ledger {
 
     /// Stamps a request of our own and takes it in.
     pub fn put(&mut self, make: impl FnOnce(Generation) -> Entry) -> Result<(), LedgerError> {
+        if let Some(complaint) = self.spool.complaint()? {
+            warn!("{complaint}");
+        }
         self.spool.put(make)?;
         self.look()
     }
@@ -200,7 +213,7 @@ impl Ledger {
     /// Whether our suspend of this stamp is the last request and Slurm has yet to be told.
     pub fn is_to_be_failed(&self, node: &NodeName, generation: Generation) -> bool {
         self.memory.node(node).is_none_or(|known| {
-            known.generation < generation
+            spool::is_newer(generation, known.generation, now_ms())
                 || known.generation == generation && !known.resume && known.applied < OWN_FAIL
         })
     }

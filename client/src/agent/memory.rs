@@ -11,7 +11,7 @@ use spillway_core::name::{Generation, NodeName};
 
 use crate::files::{self, FileError, Keep};
 use crate::nodes;
-use crate::spool::Target;
+use crate::spool::{self, Target};
 
 /// The version this build writes, and the newest it reads.
 const MEMORY_VERSION: u32 = 1;
@@ -148,14 +148,20 @@ impl Memory {
         Ok(())
     }
 
-    /// Takes note of a request; an older one than the last changes nothing.
-    pub fn stamped(&mut self, names: Vec<NodeName>, generation: Generation, target: Target) {
+    /// Takes note of a request; an older one than the last changes nothing. True if a stamp far ahead of
+    /// `now_ms` was forgotten for it.
+    pub fn stamped(
+        &mut self,
+        names: Vec<NodeName>,
+        generation: Generation,
+        target: Target,
+        now_ms: u64,
+    ) -> bool {
+        let mut forgotten = false;
         for node in names {
-            if self
-                .nodes
-                .get(&node)
-                .is_none_or(|known| known.generation < generation)
-            {
+            let known = self.nodes.get(&node).map(|known| known.generation);
+            if known.is_none_or(|known| spool::is_newer(generation, known, now_ms)) {
+                forgotten |= known.is_some_and(|known| known > generation);
                 self.nodes.insert(
                     node,
                     NodeHistory {
@@ -167,6 +173,7 @@ impl Memory {
                 self.changed = true;
             }
         }
+        forgotten
     }
 
     /// What is known of a node.
@@ -195,5 +202,43 @@ impl Memory {
         self.envelopes.retain(|_, expires_ms| *expires_ms > now_ms);
         self.envelopes.insert(envelope_id.to_owned(), expires_ms);
         self.changed = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW_MS: u64 = 1_800_000_000_000;
+
+    #[test]
+    fn the_newest_request_is_known_also_after_a_wrong_clock() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut memory = Memory::open(directory.path()).unwrap();
+        let node = NodeName::new("cloud1").unwrap();
+        let at = |seconds: i64| {
+            let at_ms = NOW_MS.checked_add_signed(seconds * 1000).unwrap();
+            Generation::new(at_ms * 1000).unwrap()
+        };
+        // When each was stamped and taken in, and what is then the last one.
+        for (stamp, now, last, forgotten) in [
+            (-20, -20, -20, false),
+            (-30, -20, -20, false),
+            // The clock is an hour ahead, and then right again.
+            (3600, 3600, 3600, false),
+            (0, 0, 0, true),
+            // Read again after a restart.
+            (3600, 0, 0, false),
+            (-20, 0, 0, false),
+            // As far ahead as a stamp may be.
+            (300, 0, 300, false),
+            (1, 1, 300, false),
+        ] {
+            let now_ms = NOW_MS.checked_add_signed(now * 1000).unwrap();
+            let names = vec![node.clone()];
+            let said = memory.stamped(names, at(stamp), Target::Resume, now_ms);
+            assert_eq!(said, forgotten, "{stamp}");
+            assert_eq!(memory.node(&node).unwrap().generation, at(last), "{stamp}");
+        }
     }
 }
