@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use spillway_core::hostlist::{self, Hostlist};
 use spillway_core::message::SuspendCause;
-use spillway_core::name::NodeName;
+use spillway_core::name::{NodeName, RequestId};
 use tracing::{debug, error, info, warn};
 
 use super::ledger::LedgerError;
@@ -15,7 +15,7 @@ use super::{Agent, by_name};
 use crate::clock::now_ms;
 use crate::hook;
 use crate::nodes;
-use crate::slurm::{SlurmError, UPDATE_BATCH};
+use crate::slurm::{Slurm, SlurmError, UPDATE_BATCH};
 use crate::spool::Header;
 
 /// How often deadlines are looked at.
@@ -121,18 +121,73 @@ async fn fail(agent: &Agent, request: &Header) -> Result<Result<(), SlurmError>,
     };
     let reason = request.fail.as_deref().unwrap_or_default();
     for batch in doomed.chunks(UPDATE_BATCH) {
-        match agent.slurm.fail(batch, reason).await {
-            Err(error @ SlurmError::Away { .. }) => return Ok(Err(error)),
-            Err(error @ SlurmError::Refused { .. }) => {
-                warn!(request_id = %request.request_id, "{error}");
-            }
-            Ok(()) => info!(
-                request_id = %request.request_id,
-                nodes = hostlist::fold(batch),
-                "failed in Slurm: {reason}",
-            ),
+        if let Err(away) = fail_batch(&agent.slurm, batch, reason, &request.request_id).await {
+            return Ok(Err(away));
         }
     }
     agent.ledger().failed(request.generation, &names)?;
     Ok(Ok(()))
+}
+
+/// Fails a batch; if scontrol refuses it, each node by itself: one that Slurm knows no more must not keep the
+/// jobs of the others waiting.
+async fn fail_batch(
+    slurm: &Slurm,
+    batch: &[&NodeName],
+    reason: &str,
+    request_id: &RequestId,
+) -> Result<(), SlurmError> {
+    match slurm.fail(batch, reason).await {
+        Ok(()) => {
+            let nodes = hostlist::fold(batch);
+            info!(%request_id, nodes, "failed in Slurm: {reason}");
+            Ok(())
+        }
+        Err(error @ SlurmError::Refused { .. }) if batch.len() == 1 => {
+            warn!(%request_id, node = %batch[0], "{error}");
+            Ok(())
+        }
+        Err(SlurmError::Refused { .. }) => {
+            for node in batch.chunks(1) {
+                Box::pin(fail_batch(slurm, node, reason, request_id)).await?;
+            }
+            Ok(())
+        }
+        Err(away @ SlurmError::Away { .. }) => Err(away),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use spillway_core::config::SlurmSettings;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn one_node_that_is_refused_keeps_no_other_waiting() {
+        let directory = tempfile::tempdir().unwrap();
+        let scontrol = directory.path().join("scontrol");
+        // As scontrol does: all nodes of a call or none.
+        let script = "#!/bin/sh\n\
+            case $2 in *cloud2*) echo 'Invalid node name specified' >&2; exit 1;; esac\n\
+            echo $2 >> ${0%/*}/told\n";
+        fs::write(&scontrol, script).unwrap();
+        fs::set_permissions(&scontrol, fs::Permissions::from_mode(0o700)).unwrap();
+        let slurm = Slurm::new(&SlurmSettings {
+            bin_directory: directory.path().to_owned(),
+            resume_timeout_seconds: 60,
+            suspend_timeout_seconds: 10,
+            poll_interval_seconds: 30,
+        });
+        let names = ["cloud1", "cloud2", "cloud3"].map(|name| NodeName::new(name).unwrap());
+        let batch: Vec<&NodeName> = names.iter().collect();
+        fail_batch(&slurm, &batch, "late", &hook::new_request_id())
+            .await
+            .unwrap();
+        let told = fs::read_to_string(directory.path().join("told")).unwrap();
+        assert_eq!(told, "NodeName=cloud1\nNodeName=cloud3\n");
+    }
 }
