@@ -71,7 +71,7 @@ pub async fn join(options: &JoinOptions) -> anyhow::Result<Joined> {
     match join.run().await {
         Ok(serving) => {
             info!("node {} has joined", serving.node);
-            reports.ready(&serving).await?;
+            reports.ready(&serving, join.time_left()).await?;
             Ok(Joined::Ready)
         }
         Err(stop) => {

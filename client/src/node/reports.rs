@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use crate::aws::dynamodb::Serving;
 
-/// How long a report is tried after the SDK's own retries; after that the join deadline speaks for us.
+/// How long a report is tried, at least, after the SDK's own retries.
 const REPORT_PATIENCE: Duration = Duration::from_mins(1);
 
 const PAUSE: Duration = Duration::from_secs(2);
@@ -40,29 +40,31 @@ impl Reports {
         }
     }
 
-    /// slurmctld has taken the node's registration.
-    pub async fn ready(&self, serving: &Serving) -> anyhow::Result<()> {
+    /// slurmctld has taken the node's registration. `time_left`: until its deadline, at which the control
+    /// plane fails a node, running jobs and all, that it has not heard to be ready.
+    pub async fn ready(&self, serving: &Serving, time_left: Duration) -> anyhow::Result<()> {
         let ready = NodeReady {
             instance_id: self.instance_id.clone(),
             node: serving.node.clone(),
             generation: serving.generation,
         };
-        self.send(ReportBody::Ready(ready)).await
+        self.send(ReportBody::Ready(ready), patience(time_left))
+            .await
     }
 
-    /// The node will not join.
+    /// The node will not join. What does not get through the join deadline says for us.
     pub async fn failed(&self, serving: Option<&Serving>, reason: &str) -> anyhow::Result<()> {
         let failed = NodeFailed {
             instance_id: self.instance_id.clone(),
             node: serving.map(|serving| serving.node.clone()),
             reason: fit_for_reason(reason),
         };
-        self.send(ReportBody::Failed(failed)).await
+        self.send(ReportBody::Failed(failed), REPORT_PATIENCE).await
     }
 
-    async fn send(&self, body: ReportBody) -> anyhow::Result<()> {
+    async fn send(&self, body: ReportBody, patience: Duration) -> anyhow::Result<()> {
         let text = Message::new(self.cluster.clone(), body).to_json();
-        let give_up = tokio::time::Instant::now() + REPORT_PATIENCE;
+        let give_up = tokio::time::Instant::now() + patience;
         loop {
             let message = self.client.send_message().queue_url(&self.queue_url);
             let Err(error) = message.message_body(&text).send().await else {
@@ -79,6 +81,11 @@ impl Reports {
     }
 }
 
+/// How long to try while this much time is left.
+fn patience(time_left: Duration) -> Duration {
+    time_left.max(REPORT_PATIENCE)
+}
+
 /// One line of at most [`MAX_REASON_CHARS`].
 fn fit_for_reason(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -92,6 +99,13 @@ fn fit_for_reason(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_report_is_tried_until_the_deadline() {
+        assert_eq!(patience(Duration::ZERO), REPORT_PATIENCE);
+        let later = REPORT_PATIENCE * 9;
+        assert_eq!(patience(later), later);
+    }
 
     #[test]
     fn a_reason_is_one_line_of_bounded_length() {
