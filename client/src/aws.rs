@@ -1,6 +1,7 @@
 //! The way to AWS: endpoint, proxy, authorities to trust, credentials and time-outs, from the
 //! configuration alone; the environment counts only where the configuration is silent.
 
+pub mod clock;
 pub mod dynamodb;
 pub mod imds;
 pub mod sqs;

@@ -2,7 +2,6 @@
 //! it serves, checks what slurmd needs, starts slurmd, and says that it is ready or why it cannot be.
 
 mod check;
-mod clock;
 mod command;
 mod join;
 mod record;
@@ -21,10 +20,10 @@ use spillway_core::config::AwsAccess;
 use spillway_core::name::ClusterName;
 
 use crate::aws;
+use crate::aws::clock::ServiceClock;
 use crate::aws::dynamodb::{InstanceItem, InstanceState, Table};
 use crate::aws::imds::InstanceIdentity;
 use check::{Check, Checks, Patience, failed, passed};
-use clock::ServiceClock;
 use record::Record;
 use slurm::Slurm;
 

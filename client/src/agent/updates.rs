@@ -6,8 +6,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use spillway_core::message::{Acknowledge, Envelope, Message, ReportBody};
-use tracing::{debug, info, warn};
+use spillway_core::message::{
+    Acknowledge, Envelope, Message, ReportBody, UpdateOutcome, UpdateResult,
+};
+use tracing::{debug, warn};
 
 use super::apply::{ApplyError, apply};
 use super::ledger::LedgerError;
@@ -71,20 +73,16 @@ async fn handle(agent: &Agent, received: &[Received]) -> Result<(), SlurmError> 
         let Some(envelope) = open(agent, message) else {
             continue;
         };
-        if envelope.expires_ms <= now_ms() {
-            info!(
-                envelope_id = envelope.envelope_id,
-                "envelope has expired; what is due comes in a newer one"
-            );
-            delete(agent, message).await;
-            continue;
-        }
         if agent.ledger().memory().has_seen(&envelope.envelope_id) {
             debug!(
                 envelope_id = envelope.envelope_id,
                 "envelope was dealt with before"
             );
             delete(agent, message).await;
+            continue;
+        }
+        if envelope.expires_ms <= now_ms() {
+            see_off(agent, message, &envelope).await;
             continue;
         }
         // Once for all envelopes that came together, and after they came.
@@ -123,17 +121,66 @@ async fn see_through(
     rows: &std::collections::HashMap<spillway_core::name::NodeName, crate::slurm::NodeRow>,
 ) -> Result<(), UpdatesError> {
     let results = apply(agent, envelope, rows).await?;
-    let report = ReportBody::Acknowledge(Acknowledge {
-        envelope_id: envelope.envelope_id.clone(),
-        results,
-    });
-    agent.report(report).await?;
+    acknowledge(agent, envelope, results).await?;
     crash::point(CrashPoint::Acknowledge);
     let mut ledger = agent.ledger();
     ledger
         .memory()
         .seen(&envelope.envelope_id, envelope.expires_ms, now_ms());
     Ok(ledger.memory().save().map_err(LedgerError::from)?)
+}
+
+/// Deletes an envelope that has expired. One that did so by our clock alone is answered first: no later one
+/// would fare better, and it is the clock that must be set. One that is too old by the clock of AWS as well
+/// came late; an answer would settle an update that is still due, and comes in a newer envelope.
+async fn see_off(agent: &Agent, message: &Received, envelope: &Envelope) {
+    let now_ms = now_ms();
+    let envelope_id = &envelope.envelope_id;
+    let age_seconds = now_ms.saturating_sub(envelope.issued_ms) / 1000;
+    let Some(ahead_seconds) = ahead_seconds(envelope, now_ms, agent.sqs.clock().now_ms()) else {
+        warn!(
+            envelope_id,
+            age_seconds, "envelope has expired; what is due comes in a newer one"
+        );
+        return delete(agent, message).await;
+    };
+    let reason = format!("expired: the head node's clock is {ahead_seconds} s ahead");
+    warn!(envelope_id, age_seconds, "envelope has {reason}");
+    match acknowledge(agent, envelope, all_stale(envelope, &reason)).await {
+        Ok(()) => delete(agent, message).await,
+        Err(error) => warn!(envelope_id, "envelope is left on the queue: {error}"),
+    }
+}
+
+/// By how much our clock is ahead of that of AWS, if an expired envelope has not expired by the latter.
+fn ahead_seconds(envelope: &Envelope, now_ms: u64, aws_ms: u64) -> Option<u64> {
+    (aws_ms < envelope.expires_ms).then(|| now_ms.saturating_sub(aws_ms) / 1000)
+}
+
+fn all_stale(envelope: &Envelope, reason: &str) -> Vec<UpdateResult> {
+    let updates = envelope.updates.iter();
+    updates
+        .map(|update| UpdateResult {
+            nodes: update.nodes.clone(),
+            generation: update.generation,
+            number: update.number,
+            outcome: UpdateOutcome::Stale {
+                reason: reason.to_owned(),
+            },
+        })
+        .collect()
+}
+
+async fn acknowledge(
+    agent: &Agent,
+    envelope: &Envelope,
+    results: Vec<UpdateResult>,
+) -> Result<(), SqsError> {
+    let report = ReportBody::Acknowledge(Acknowledge {
+        envelope_id: envelope.envelope_id.clone(),
+        results,
+    });
+    agent.report(report).await
 }
 
 /// A message that is not deleted comes again and is recognised by its envelope.
@@ -154,5 +201,45 @@ async fn wait_for_slurmctld(agent: &Agent) {
             return;
         }
         pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use spillway_core::message::{Update, UpdateAction};
+    use spillway_core::name::Generation;
+
+    use super::*;
+
+    #[test]
+    fn an_expired_envelope_blames_the_clock_only_if_it_is_the_clock() {
+        let update = |nodes: &str, number| Update {
+            nodes: nodes.to_owned(),
+            generation: Generation::new(7).unwrap(),
+            number,
+            request_id: None,
+            action: UpdateAction::Fail {
+                reason: "no capacity".to_owned(),
+            },
+        };
+        let envelope = Envelope {
+            envelope_id: "one".to_owned(),
+            issued_ms: 0,
+            expires_ms: 600_000,
+            updates: vec![update("cloud[1-2]", 1), update("cloud3", 2)],
+        };
+        assert_eq!(ahead_seconds(&envelope, 700_000, 700_000), None);
+        assert_eq!(ahead_seconds(&envelope, 700_000, 600_000), None);
+        assert_eq!(ahead_seconds(&envelope, 700_000, 10_000), Some(690));
+        let results = all_stale(&envelope, "expired");
+        let told: Vec<_> = results
+            .iter()
+            .map(|r| (r.nodes.as_str(), r.number))
+            .collect();
+        assert_eq!(told, [("cloud[1-2]", 1), ("cloud3", 2)]);
+        assert!(results.iter().all(|result| matches!(
+            &result.outcome,
+            UpdateOutcome::Stale { reason } if reason == "expired"
+        )));
     }
 }

@@ -7,6 +7,7 @@ use aws_sdk_sqs::config::timeout::TimeoutConfig;
 use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 use spillway_core::config::{ClientConfig, Queues};
 
+use super::clock::ServiceClock;
 use super::{AwsError, CALL_TIMEOUT, CONNECT_TIMEOUT};
 use crate::spool::Target;
 
@@ -67,6 +68,7 @@ pub struct Received {
 pub struct Sqs {
     client: Client,
     queues: Queues,
+    clock: ServiceClock,
 }
 
 impl Sqs {
@@ -74,10 +76,18 @@ impl Sqs {
     /// has the spool or the queue to try again from.
     pub async fn connect(config: &ClientConfig) -> Result<Self, AwsError> {
         let sdk = super::sdk_config(&config.aws, config.region.as_str(), 1).await?;
+        let clock = ServiceClock::default();
+        let sqs = aws_sdk_sqs::config::Builder::from(&sdk).interceptor(clock.clone());
         Ok(Self {
-            client: Client::new(&sdk),
+            client: Client::from_conf(sqs.build()),
+            clock,
             queues: config.queues.clone(),
         })
+    }
+
+    /// The clock of AWS, as its last answer told it.
+    pub fn clock(&self) -> &ServiceClock {
+        &self.clock
     }
 
     /// Sends one message.

@@ -6,10 +6,10 @@ use serde::Serialize;
 use spillway_core::name::NodeName;
 use tokio::process::Command;
 
-use super::clock::{MAX_CLOCK_SKEW, ServiceClock};
 use super::command;
 use super::slurm::{Settings, Slurm};
 use super::version::SlurmVersion;
+use crate::aws::clock::{MAX_CLOCK_SKEW, ServiceClock};
 
 /// munge answers within milliseconds, or its daemon is not there.
 const MUNGE_TIMEOUT: Duration = Duration::from_secs(10);

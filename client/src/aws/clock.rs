@@ -2,6 +2,7 @@
 //!
 //! Slurm compares the boot time that slurmd reports with slurmctld's time of the resume request, and munge
 //! refuses credentials that are too old: a clock that is off keeps a node out without a word why.
+//! On the head node a clock that is ahead makes every envelope look expired.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
