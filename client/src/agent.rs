@@ -30,7 +30,7 @@ use crate::aws::sqs::{Queue, Sqs, SqsError};
 use crate::config;
 use crate::files;
 use crate::slurm::{NodeRow, Slurm};
-use crate::spool;
+use crate::spool::{self, Target};
 use crate::wake;
 use connection::Connection;
 use ledger::Ledger;
@@ -46,8 +46,8 @@ struct Agent {
     connection: Connection,
     /// A program has put something into the spool.
     wake: Notify,
-    /// Why the last request could not be sent, for Slurm's Reason.
-    send_trouble: Mutex<Option<SqsError>>,
+    /// Why the requests of a queue wait, for Slurm's Reason.
+    send_trouble: Mutex<HashMap<Target, SqsError>>,
 }
 
 impl Agent {
@@ -57,7 +57,7 @@ impl Agent {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn send_trouble(&self) -> MutexGuard<'_, Option<SqsError>> {
+    fn send_trouble(&self) -> MutexGuard<'_, HashMap<Target, SqsError>> {
         self.send_trouble
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -117,7 +117,7 @@ async fn serve(site: Site) -> anyhow::Result<()> {
         ledger: Mutex::new(Ledger::open(&config.spool_directory)?),
         connection: Connection::new(),
         wake: Notify::new(),
-        send_trouble: Mutex::new(None),
+        send_trouble: Mutex::new(HashMap::new()),
         config,
     });
     let woken = Arc::clone(&agent);

@@ -6,6 +6,7 @@
 //! <spool_directory>/stamp                      the last generation given; the lock
 //!                   requests/<generation>.json  not sent
 //!                   requests/<generation>.sent  sent; the agent has yet to note it and remove it
+//!                   requests/<generation>.malformed, .refused  put aside for a person to look at
 //! ```
 
 mod entry;
@@ -75,6 +76,15 @@ pub struct Slot {
     pub generation: Generation,
     /// Whether a program without an agent has sent it already.
     pub sent: bool,
+}
+
+/// Why a file is put aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aside {
+    /// It is no request.
+    Malformed,
+    /// SQS will never take it.
+    Refused,
 }
 
 /// Whether a stamp is from a clock that was wrong: no later stamp is counted on from it.
@@ -221,10 +231,13 @@ impl Spool {
         Ok(())
     }
 
-    /// Puts aside a file that is no request, so that it is complained about once.
-    pub fn put_aside(&self, slot: Slot) -> Result<(), SpoolError> {
+    /// Puts aside a file that is no request, or that SQS will never take, so that it is complained about once.
+    pub fn put_aside(&self, slot: Slot, why: Aside) -> Result<(), SpoolError> {
         let path = self.path(slot.generation, if slot.sent { SENT } else { WAITING });
-        let aside = path.with_extension("malformed");
+        let aside = path.with_extension(match why {
+            Aside::Malformed => "malformed",
+            Aside::Refused => "refused",
+        });
         Ok(files::rename(&path, &aside, Keep::WhileItLasts)?)
     }
 

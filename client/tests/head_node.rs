@@ -2,7 +2,8 @@
 //! ways that a network has; with SQS and slurmctld the lab's tests go on.
 
 use std::fs;
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -341,6 +342,83 @@ fn another_user_is_refused_and_leaves_nothing() {
         assert!(words.contains("run it as the owner"), "{words}");
     }
     assert_eq!(left(), before);
+}
+
+/// An SQS that will never take a resume, nor a message that speaks of cloud1; the port.
+fn fastidious_queues() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let answer = |stream: TcpStream| -> std::io::Result<()> {
+        let mut reader = BufReader::new(stream);
+        loop {
+            let (mut sends, mut length) = (false, 0);
+            loop {
+                let mut line = String::new();
+                if reader.read_line(&mut line)? == 0 {
+                    return Ok(());
+                }
+                let line = line.trim().to_lowercase();
+                sends |= line.ends_with("amazonsqs.sendmessage");
+                if let Some(number) = line.strip_prefix("content-length:") {
+                    length = number.trim().parse().unwrap();
+                }
+                if line.is_empty() {
+                    break;
+                }
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body)?;
+            let body = String::from_utf8(body).unwrap();
+            let (status, text) = if !sends {
+                ("503 Service Unavailable", "{}")
+            } else if body.contains("try-resume") || body.contains("cloud1") {
+                (
+                    "400 Bad Request",
+                    r#"{"__type":"com.amazonaws.sqs#InvalidMessageContents","message":"no"}"#,
+                )
+            } else {
+                ("200 OK", r#"{"MessageId":"1","MD5OfMessageBody":"0"}"#)
+            };
+            let length = text.len();
+            let head = "content-type: application/x-amz-json-1.0";
+            let answer =
+                format!("HTTP/1.1 {status}\r\n{head}\r\ncontent-length: {length}\r\n\r\n{text}");
+            reader.get_mut().write_all(answer.as_bytes())?;
+        }
+    };
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            std::thread::spawn(move || answer(stream.unwrap()));
+        }
+    });
+    port
+}
+
+#[test]
+fn what_sqs_will_never_take_holds_up_nothing() {
+    let head = HeadNode::new(fastidious_queues(), 600);
+    let _agent = head.agent();
+    assert!(head.run("spillway-suspend", "cloud1").status.success());
+    assert!(head.run("spillway-suspend", "cloud2").status.success());
+    assert!(head.run("spillway-resume", "cloud3").status.success());
+    let files = |kind: &str| {
+        let listing = fs::read_dir(head.path("spool/requests")).unwrap();
+        let texts = listing
+            .map(|file| file.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == kind))
+            .map(|path| fs::read_to_string(path).unwrap());
+        texts.collect::<Vec<String>>()
+    };
+    wait_for("all to be seen to", || {
+        files("json").is_empty() && files("refused").len() == 2
+    });
+    // The resume's undoing is sent, and waits for slurmctld, which is not here.
+    let sent = files("sent");
+    assert_eq!(sent.len(), 1, "{sent:?}");
+    let header: Value = serde_json::from_str(sent[0].lines().next().unwrap()).unwrap();
+    assert_eq!(header["nodes"], "cloud3");
+    let reason = header["fail"].as_str().unwrap();
+    assert!(reason.contains("InvalidMessageContents"), "{reason}");
 }
 
 #[test]

@@ -53,7 +53,13 @@ async fn pass(agent: &Agent) -> Result<Result<(), SlurmError>, LedgerError> {
     agent.ledger().look()?;
     let unsent = agent.ledger().unsent();
     for request in unsent.iter().filter(|request| is_late(request)) {
-        give_up(agent, request)?;
+        let cause = agent
+            .send_trouble()
+            .get(&request.target)
+            .map_or_else(String::new, |error| format!(": {error}"));
+        let reason = format!("spillway: the resume request could not be sent in time{cause}");
+        give_up(agent, request, reason)?;
+        agent.ledger().drop_request(request.generation)?;
     }
     let unfailed = agent.ledger().unfailed();
     for request in unfailed {
@@ -64,9 +70,10 @@ async fn pass(agent: &Agent) -> Result<Result<(), SlurmError>, LedgerError> {
     Ok(Ok(()))
 }
 
-/// Suspends a resume's nodes (an attempt may have reached SQS without an answer) and has them failed: those
-/// of which nothing newer was asked, and whose request was not answered after all.
-fn give_up(agent: &Agent, request: &Header) -> Result<(), LedgerError> {
+/// Suspends a resume's nodes (an attempt may have reached SQS without an answer) and has them failed for this
+/// reason: those of which nothing newer was asked, and whose request was not answered after all. What
+/// becomes of the resume itself is the caller's.
+pub fn give_up(agent: &Agent, request: &Header, reason: String) -> Result<(), LedgerError> {
     let mut ledger = agent.ledger();
     let names = request.node_names().unwrap_or_default();
     let mut names: Vec<NodeName> = names
@@ -76,14 +83,9 @@ fn give_up(agent: &Agent, request: &Header) -> Result<(), LedgerError> {
     nodes::sort(&mut names);
     names.dedup();
     if names.is_empty() {
-        debug!(request_id = %request.request_id, "resume expired; all its nodes were answered, asked for again or let go");
-        return ledger.drop_request(request.generation);
+        debug!(request_id = %request.request_id, "all nodes of a resume not sent were answered, asked for again or let go");
+        return Ok(());
     }
-    let cause = agent
-        .send_trouble()
-        .as_ref()
-        .map_or_else(String::new, |error| format!(": {error}"));
-    let reason = format!("spillway: the resume request could not be sent in time{cause}");
     let nodes = hostlist::fold(&names);
     warn!(request_id = %request.request_id, generation = %request.generation, nodes, "{reason}");
     let nodes = Hostlist::parse(&nodes).expect("a fold of node names is a hostlist");
@@ -98,7 +100,6 @@ fn give_up(agent: &Agent, request: &Header) -> Result<(), LedgerError> {
             Some(reason),
         )
     })?;
-    ledger.drop_request(request.generation)?;
     agent.wake.notify_one();
     Ok(())
 }

@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 use super::memory::{Memory, MemoryError};
 use crate::clock::now_ms;
 use crate::files::FileError;
-use crate::spool::{self, Entry, Header, Slot, Spool, SpoolError, Target};
+use crate::spool::{self, Aside, Entry, Header, Slot, Spool, SpoolError, Target};
 
 /// Number that stands for our own failing of a node in its history. Ours is the only "update" that ever
 /// answers a suspend, so it cannot meet one of the control plane's.
@@ -31,6 +31,8 @@ pub struct Ledger {
 struct Open {
     header: Arc<Header>,
     sent: bool,
+    /// SQS will never take it.
+    refused: bool,
     failed: bool,
 }
 
@@ -112,6 +114,7 @@ impl Ledger {
         let open = Open {
             header,
             sent: slot.sent,
+            refused: false,
             failed,
         };
         self.open.insert(slot.generation, open);
@@ -131,7 +134,7 @@ impl Ledger {
         if self.unreadable.insert(slot.generation) {
             error!("{error}; the request is passed over");
             if matches!(error, SpoolError::Malformed { .. })
-                && let Err(error) = self.spool.put_aside(slot)
+                && let Err(error) = self.spool.put_aside(slot, Aside::Malformed)
             {
                 error!("{error}");
             }
@@ -150,7 +153,10 @@ impl Ledger {
 
     /// The requests that are still to be sent, oldest first.
     pub fn unsent(&self) -> Vec<Arc<Header>> {
-        let unsent = self.open.values().filter(|open| !open.sent);
+        let unsent = self
+            .open
+            .values()
+            .filter(|open| !open.sent && !open.refused);
         unsent.map(|open| Arc::clone(&open.header)).collect()
     }
 
@@ -175,6 +181,14 @@ impl Ledger {
         open.sent = true;
         if !open.failed {
             self.spool.mark_sent(generation)?;
+        }
+        self.settle(generation)
+    }
+
+    /// SQS will never take a request. Its file is put aside, but not before its nodes are failed in Slurm.
+    pub fn refused(&mut self, generation: Generation) -> Result<(), LedgerError> {
+        if let Some(open) = self.open.get_mut(&generation) {
+            open.refused = true;
         }
         self.settle(generation)
     }
@@ -224,14 +238,18 @@ impl Ledger {
     }
 
     fn settle(&mut self, generation: Generation) -> Result<(), LedgerError> {
-        if self
-            .open
-            .get(&generation)
-            .is_some_and(|open| open.sent && open.failed)
-        {
-            self.drop_request(generation)?;
+        match self.open.get(&generation) {
+            Some(open) if open.sent && open.failed => self.drop_request(generation),
+            Some(open) if open.refused && open.failed => {
+                self.memory.save()?;
+                let sent = false;
+                self.spool
+                    .put_aside(Slot { generation, sent }, Aside::Refused)?;
+                self.open.remove(&generation);
+                Ok(())
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 

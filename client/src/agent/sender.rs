@@ -1,10 +1,11 @@
 //! The one sender: requests go out in the order of their stamps, queue by queue. While a queue cannot be
 //! reached its requests wait, a resume until its deadline ([`super::expired`]).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::ledger::LedgerError;
 use super::{Agent, expired};
@@ -43,7 +44,7 @@ pub async fn run(agent: Arc<Agent>) -> Result<(), LedgerError> {
             }
             Err(error) => {
                 // The disk is full, say: nothing can be promised until it is not.
-                tracing::error!("the spool cannot be used: {error}");
+                error!("the spool cannot be used: {error}");
                 BACKOFF_MAX
             }
         };
@@ -56,13 +57,12 @@ pub async fn run(agent: Arc<Agent>) -> Result<(), LedgerError> {
     }
 }
 
-/// Tries each queue until it fails once; the last failure.
+/// Tries each queue until it fails once; one of the failures.
 async fn pass(agent: &Agent) -> Result<Option<SqsError>, LedgerError> {
-    let mut failed: Vec<Target> = Vec::new();
-    let mut last = None;
+    let mut trouble: HashMap<Target, SqsError> = HashMap::new();
     let unsent = agent.ledger().unsent();
     for request in unsent {
-        if failed.contains(&request.target) || expired::is_late(&request) {
+        if trouble.contains_key(&request.target) || expired::is_late(&request) {
             continue;
         }
         let Some(parts) = agent.ledger().parts(request.generation) else {
@@ -71,16 +71,36 @@ async fn pass(agent: &Agent) -> Result<Option<SqsError>, LedgerError> {
         };
         match send(agent, &request, &parts).await? {
             Ok(()) => agent.connection.works(),
+            Err(error) if error.is_for_good() => {
+                agent.connection.works();
+                refuse(agent, &request, &error)?;
+            }
             Err(error) => {
                 agent.connection.lost();
-                failed.push(request.target);
-                *agent.send_trouble() = Some(error.clone());
-                last = Some(error);
+                agent.send_trouble().insert(request.target, error.clone());
+                trouble.insert(request.target, error);
             }
         }
     }
-    agent.send_trouble().clone_from(&last);
-    Ok(last)
+    let one = trouble.values().next().cloned();
+    *agent.send_trouble() = trouble;
+    Ok(one)
+}
+
+/// Puts aside what SQS will never take: it must not hold up what is behind it. The nodes of a resume are
+/// failed in Slurm, with SQS's words.
+fn refuse(agent: &Agent, request: &Header, error: &SqsError) -> Result<(), LedgerError> {
+    error!(
+        request_id = %request.request_id,
+        generation = %request.generation,
+        nodes = %request.nodes,
+        "the request is put aside: {error}"
+    );
+    if request.target == Target::Resume {
+        let reason = format!("spillway: the resume request could not be sent: {error}");
+        expired::give_up(agent, request, reason)?;
+    }
+    agent.ledger().refused(request.generation)
 }
 
 async fn send(

@@ -52,6 +52,21 @@ pub enum SqsError {
     },
 }
 
+/// What SQS answers to a message that it will never take: characters outside of XML's, or more bytes than
+/// the queue lets pass (SendMessage in the API reference; the second name is that of the JSON protocol).
+const FOR_GOOD: [&str; 3] = [
+    "InvalidMessageContents",
+    "InvalidParameterValue",
+    "InvalidParameterValueException",
+];
+
+impl SqsError {
+    /// Whether the message is at fault, so that sending it again would change nothing.
+    pub fn is_for_good(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if FOR_GOOD.contains(&code.as_str()))
+    }
+}
+
 /// A message as received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Received {
