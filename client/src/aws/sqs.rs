@@ -53,7 +53,7 @@ pub enum SqsError {
 }
 
 /// What SQS answers to a message that it will never take: characters outside of XML's, or more bytes than
-/// the queue lets pass (SendMessage in the API reference; the second name is that of the JSON protocol).
+/// the queue lets pass (`SendMessage` in the API reference; the last name is that of the JSON protocol).
 const FOR_GOOD: [&str; 3] = [
     "InvalidMessageContents",
     "InvalidParameterValue",
