@@ -14,6 +14,7 @@ use tracing::{debug, warn};
 use super::apply::{ApplyError, apply};
 use super::ledger::LedgerError;
 use super::{Agent, by_name};
+use crate::aws::clock::MAX_CLOCK_SKEW;
 use crate::aws::sqs::{Received, SqsError};
 use crate::clock::now_ms;
 use crate::crash::{self, CrashPoint};
@@ -152,9 +153,12 @@ async fn see_off(agent: &Agent, message: &Received, envelope: &Envelope) {
     }
 }
 
-/// By how much our clock is ahead of that of AWS, if an expired envelope has not expired by the latter.
+/// By how much our clock is ahead of that of AWS, if an expired envelope has not expired by the latter; none
+/// for a difference that measuring alone may make.
 fn ahead_seconds(envelope: &Envelope, now_ms: u64, aws_ms: u64) -> Option<u64> {
-    (aws_ms < envelope.expires_ms).then(|| now_ms.saturating_sub(aws_ms) / 1000)
+    let ahead_seconds = now_ms.saturating_sub(aws_ms) / 1000;
+    let is_ahead = ahead_seconds > MAX_CLOCK_SKEW.as_secs();
+    (is_ahead && aws_ms < envelope.expires_ms).then_some(ahead_seconds)
 }
 
 fn all_stale(envelope: &Envelope, reason: &str) -> Vec<UpdateResult> {
@@ -230,6 +234,7 @@ mod tests {
         };
         assert_eq!(ahead_seconds(&envelope, 700_000, 700_000), None);
         assert_eq!(ahead_seconds(&envelope, 700_000, 600_000), None);
+        assert_eq!(ahead_seconds(&envelope, 600_200, 599_700), None);
         assert_eq!(ahead_seconds(&envelope, 700_000, 10_000), Some(690));
         let results = all_stale(&envelope, "expired");
         let told: Vec<_> = results
