@@ -8,7 +8,7 @@ use spillway_lab::faults::{Action, Fault};
 use spillway_lab::lab::Lab;
 use spillway_world::ec2::TokenReplay;
 
-use crate::support::{Story, alive, fired, job, job_is, launched_ever, put, submit, until};
+use crate::support::{Story, alive, fired, job, job_is, launched_ever, put, submit, take, until};
 
 /// A job may wait for a message to be delivered again, and for its nodes to join.
 const JOB_SECONDS: u64 = 110;
@@ -181,28 +181,4 @@ async fn enable(lab: &Lab, mapping: &str, enabled: bool) {
     root.rest("lambda", http::Method::PUT, &path, body.into())
         .await
         .expect("Lambda answers");
-}
-
-/// Takes the next message from a queue.
-async fn take(lab: &Lab, queue_output: &str) -> String {
-    let url = lab
-        .output(queue_output)
-        .expect("the stack has the queue")
-        .to_owned();
-    let root = lab.cloud.emulator.root();
-    until("a message is on the queue", 60, async || {
-        let ask = json!({"QueueUrl": url, "WaitTimeSeconds": 1});
-        let answer = root
-            .json("sqs", "AmazonSQS.ReceiveMessage", &ask)
-            .await
-            .expect("SQS answers");
-        let message = &answer["Messages"][0];
-        let body = message["Body"].as_str()?.to_owned();
-        let delete = json!({"QueueUrl": url, "ReceiptHandle": message["ReceiptHandle"]});
-        root.json("sqs", "AmazonSQS.DeleteMessage", &delete)
-            .await
-            .expect("SQS answers");
-        Some(body)
-    })
-    .await
 }

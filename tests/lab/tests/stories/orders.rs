@@ -10,7 +10,7 @@ use spillway_lab::lab::Lab;
 
 use crate::support::{
     Story, alive, arm, fired, generation, internal_error, job, job_is, launched_ever, node, now_ms,
-    pause, powered_down, put, submit, until,
+    pause, powered_down, put, put_aside_after_one_failure, submit, take, until,
 };
 
 /// Longer than a queue hides a message that failed: it is delivered again within this.
@@ -82,27 +82,43 @@ async fn a_resume_overtakes_the_suspend_before_it() {
     lab.end().await;
 }
 
+/// A resume and a suspend end in their dead-letter queues. An hour of stamps later, while what they were about runs
+/// for newer requests, an operator puts them back.
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_redriven_an_hour_later_change_nothing() {
     let lab = Story::begin("messages_redriven_an_hour_later_change_nothing", |_| {}).await;
+    let an_hour_ago_us = (now_ms() - 3_600_000) * 1000;
+    let (resume, suspend) = (
+        resume(&lab, "cloud-[0,5]", an_hour_ago_us),
+        suspend(&lab, "cloud-0", an_hour_ago_us + 1),
+    );
+    let mut put_aside = Vec::new();
+    for (queue, function, body) in [
+        ("Resume", "lab-launch", resume),
+        ("Suspend", "lab-terminate", suspend),
+    ] {
+        let (queue, dead_letter) = (
+            format!("{queue}QueueUrl"),
+            format!("{queue}DeadLetterQueueUrl"),
+        );
+        put_aside_after_one_failure(&lab, &queue, &dead_letter).await;
+        let fault = arm(&lab, "dynamodb", None, function, None, internal_error());
+        put(&lab, &queue, &body).await;
+        put_aside.push((queue, dead_letter, fault));
+    }
+    let mut redriven = Vec::new();
+    for (queue, dead_letter, fault) in put_aside {
+        redriven.push((queue, take(&lab, &dead_letter).await));
+        assert!(lab.cloud.proxy.faults().disarm(&fault));
+    }
+
     let id = submit(&lab, "cloud-0", 15).await;
     job_is(&lab, &id, "RUNNING", 90).await;
     let running = alive(&lab);
     let before = generation(&lab, "cloud-0").await;
-
-    let an_hour_ago_us = (now_ms() - 3_600_000) * 1000;
-    put(
-        &lab,
-        "ResumeQueueUrl",
-        &resume(&lab, "cloud-[0,5]", an_hour_ago_us),
-    )
-    .await;
-    put(
-        &lab,
-        "SuspendQueueUrl",
-        &suspend(&lab, "cloud-0", an_hour_ago_us + 1),
-    )
-    .await;
+    for (queue, body) in redriven {
+        put(&lab, &queue, &body).await;
+    }
     until("the old resume is dealt with", 60, async || {
         (generation(&lab, "cloud-5").await > 0).then_some(())
     })

@@ -242,3 +242,47 @@ pub fn now_ms() -> u64 {
         .expect("it is after 1970");
     u64::try_from(since.as_millis()).expect("and before the year 500 million")
 }
+
+/// Takes the next message from a queue.
+pub async fn take(lab: &Lab, queue_output: &str) -> String {
+    let url = lab
+        .output(queue_output)
+        .expect("the stack has the queue")
+        .to_owned();
+    let root = lab.cloud.emulator.root();
+    until("a message is on the queue", 60, async || {
+        let ask = json!({"QueueUrl": url, "WaitTimeSeconds": 1});
+        let answer = root
+            .json("sqs", "AmazonSQS.ReceiveMessage", &ask)
+            .await
+            .expect("SQS answers");
+        let message = &answer["Messages"][0];
+        let body = message["Body"].as_str()?.to_owned();
+        let delete = json!({"QueueUrl": url, "ReceiptHandle": message["ReceiptHandle"]});
+        root.json("sqs", "AmazonSQS.DeleteMessage", &delete)
+            .await
+            .expect("SQS answers");
+        Some(body)
+    })
+    .await
+}
+
+/// Has a queue put aside what failed once.
+pub async fn put_aside_after_one_failure(lab: &Lab, queue_output: &str, dead_letter_output: &str) {
+    let root = lab.cloud.emulator.root();
+    let url = |output: &str| {
+        lab.output(output)
+            .expect("the stack has the queue")
+            .to_owned()
+    };
+    let dead_letter = root
+        .queue_attributes(&url(dead_letter_output))
+        .await
+        .expect("SQS answers");
+    let policy = json!({"deadLetterTargetArn": dead_letter["QueueArn"], "maxReceiveCount": 1});
+    let attributes = json!({"RedrivePolicy": policy.to_string()});
+    let body = json!({"QueueUrl": url(queue_output), "Attributes": attributes});
+    root.json("sqs", "AmazonSQS.SetQueueAttributes", &body)
+        .await
+        .expect("SQS answers");
+}
