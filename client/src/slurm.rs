@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use spillway_core::config::SlurmSettings;
-use spillway_core::message::MAX_REASON_CHARS;
+use spillway_core::envelope::MAX_REASON_CHARS;
 use spillway_core::name::NodeName;
 
 pub use command::SlurmError;

@@ -3,6 +3,7 @@
 //! what a function needs to know is among its arguments.
 
 pub mod config;
+pub mod envelope;
 pub mod hostlist;
 pub mod message;
 pub mod name;

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use schemars::{JsonSchema, schema_for};
-use spillway_core::message::{Envelope, Message, ReportBody, ResumeQueueBody, SuspendQueueBody};
+use spillway_core::envelope::Envelope;
+use spillway_core::message::{Message, ReportBody, ResumeQueueBody, SuspendQueueBody};
 
 fn check<T: JsonSchema>(queue: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))

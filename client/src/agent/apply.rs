@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
+use spillway_core::envelope::{Envelope, Update, UpdateAction};
 use spillway_core::hostlist::{self, Hostlist};
-use spillway_core::message::{Envelope, Update, UpdateAction, UpdateOutcome, UpdateResult};
+use spillway_core::message::{UpdateOutcome, UpdateResult};
 use spillway_core::name::NodeName;
 use tracing::{debug, info, warn};
 

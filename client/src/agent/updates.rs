@@ -6,9 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use spillway_core::message::{
-    Acknowledge, Envelope, Message, ReportBody, UpdateOutcome, UpdateResult,
-};
+use spillway_core::envelope::Envelope;
+use spillway_core::message::{Acknowledge, Message, ReportBody, UpdateOutcome, UpdateResult};
 use tracing::{debug, warn};
 
 use super::apply::{ApplyError, apply};
@@ -210,7 +209,7 @@ async fn wait_for_slurmctld(agent: &Agent) {
 
 #[cfg(test)]
 mod tests {
-    use spillway_core::message::{Update, UpdateAction};
+    use spillway_core::envelope::{Update, UpdateAction};
     use spillway_core::name::Generation;
 
     use super::*;

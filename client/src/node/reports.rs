@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::error::DisplayErrorContext;
-use spillway_core::message::{MAX_REASON_CHARS, Message, NodeFailed, NodeReady, ReportBody};
+use spillway_core::envelope::MAX_REASON_CHARS;
+use spillway_core::message::{Message, NodeFailed, NodeReady, ReportBody};
 use spillway_core::name::{ClusterName, InstanceId};
 use tracing::{info, warn};
 

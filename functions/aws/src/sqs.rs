@@ -4,8 +4,9 @@ use aws_sdk_sqs::types::MessageAttributeValue;
 use serde::Serialize;
 use spillway_control::fault::{Fault, FaultKind};
 use spillway_control::ports::{MAX_DELAY_SECONDS, Queues};
+use spillway_core::envelope::Envelope;
 use spillway_core::message::{
-    Envelope, MAX_BODY_BYTES, Message, ReportBody, ResumeQueueBody, SuspendQueueBody,
+    MAX_BODY_BYTES, Message, ReportBody, ResumeQueueBody, SuspendQueueBody,
 };
 use spillway_core::name::ClusterName;
 

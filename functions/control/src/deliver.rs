@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use spillway_core::hostlist::{self, Hostlist};
-use spillway_core::message::{
-    ENVELOPE_LIFE_MS, Envelope, MAX_ENVELOPE_BYTES, ReportBody, Resend, Update, UpdateAction,
+use spillway_core::envelope::{
+    ENVELOPE_LIFE_MS, Envelope, MAX_ENVELOPE_BYTES, Update, UpdateAction,
 };
+use spillway_core::hostlist::{self, Hostlist};
+use spillway_core::message::{ReportBody, Resend};
 use spillway_core::name::{Generation, NodeName, RequestId};
 use spillway_core::pairing::{DueAction, Pairing};
 use tracing::info;

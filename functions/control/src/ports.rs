@@ -6,7 +6,8 @@ use std::future::Future;
 use std::net::IpAddr;
 
 use spillway_core::config::Policy;
-use spillway_core::message::{Envelope, ReportBody, ResumeQueueBody, SuspendQueueBody};
+use spillway_core::envelope::Envelope;
+use spillway_core::message::{ReportBody, ResumeQueueBody, SuspendQueueBody};
 use spillway_core::name::{ClusterName, InstanceId, NodeName};
 use spillway_core::pairing::{LaunchKey, Pairing};
 use spillway_core::plan::LaunchCall;

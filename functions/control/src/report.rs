@@ -3,9 +3,10 @@
 
 use std::collections::BTreeSet;
 
+use spillway_core::envelope::MAX_REASON_CHARS;
 use spillway_core::message::{
-    Acknowledge, HEARTBEAT_STALE_MS, Heartbeat, JoinDeadline, MAX_REASON_CHARS, NodeFailed,
-    NodeReady, NodeStates, ReportBody, Resend, UpdateOutcome,
+    Acknowledge, HEARTBEAT_STALE_MS, Heartbeat, JoinDeadline, NodeFailed, NodeReady, NodeStates,
+    ReportBody, Resend, UpdateOutcome,
 };
 use spillway_core::name::{InstanceId, NodeName};
 use spillway_core::pairing::{Event, Verdict};

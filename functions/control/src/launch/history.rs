@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use spillway_core::message::MAX_REASON_CHARS;
+use spillway_core::envelope::MAX_REASON_CHARS;
 use spillway_core::name::InstanceId;
 
 use crate::fault::{Fault, FaultKind};

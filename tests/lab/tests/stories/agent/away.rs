@@ -4,8 +4,9 @@
 use std::net::IpAddr;
 
 use serde_json::{Value, json};
+use spillway_core::envelope::{Envelope, UpdateAction};
 use spillway_core::hostlist::Hostlist;
-use spillway_core::message::{Envelope, HEARTBEAT_STALE_MS, Message, UpdateAction};
+use spillway_core::message::{HEARTBEAT_STALE_MS, Message};
 use spillway_core::name::ClusterName;
 use spillway_core::tag;
 use spillway_lab::faults::Action;

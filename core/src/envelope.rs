@@ -1,0 +1,64 @@
+//! What slurmctld is told: updates of nodes, and the envelope they travel in.
+
+use std::net::IpAddr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::name::{Generation, RequestId};
+
+/// The largest envelope of updates. SSM documents carry at most 64 KB with parameters; base64 and the
+/// signature must fit too, and one road must carry what the other does.
+pub const MAX_ENVELOPE_BYTES: usize = 24_000;
+
+/// How long an envelope may be applied after it was issued.
+pub const ENVELOPE_LIFE_MS: u64 = 10 * 60 * 1000;
+
+/// The longest reason we put into Slurm's `Reason=`; longer text is cut. scontrol and sinfo stay readable.
+pub const MAX_REASON_CHARS: usize = 240;
+
+/// What the updates queue carries, for the agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Envelope {
+    /// Random; an envelope is accepted once.
+    pub envelope_id: String,
+    /// Unix milliseconds.
+    pub issued_ms: u64,
+    /// Not applied after this, Unix milliseconds.
+    pub expires_ms: u64,
+    /// What to tell slurmctld.
+    pub updates: Vec<Update>,
+}
+
+/// One thing to tell slurmctld about some nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Update {
+    /// Hostlist.
+    pub nodes: String,
+    /// The generation that this answers: applied only if it is the last one stamped for the node.
+    pub generation: Generation,
+    /// Orders updates of one node within a generation.
+    pub number: u64,
+    /// The resume request that this answers, so that logs can be followed from Slurm's call to scontrol.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<RequestId>,
+    /// What to do.
+    pub action: UpdateAction,
+}
+
+/// What slurmctld is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "action", rename_all = "kebab-case")]
+pub enum UpdateAction {
+    /// NodeAddr of each node, in the order of the hostlist.
+    Address {
+        /// As many as the hostlist has nodes.
+        addresses: Vec<IpAddr>,
+    },
+    /// The node will not come: down with our reason, then powered down by force, so that its jobs are
+    /// requeued at once and not at ResumeTimeout.
+    Fail {
+        /// For `Reason=`, at most [`MAX_REASON_CHARS`].
+        reason: String,
+    },
+}
