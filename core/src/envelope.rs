@@ -1,4 +1,4 @@
-//! What slurmctld is told: updates of nodes, and the envelope they travel in.
+//! What slurmctld is told: updates of nodes, and the envelope they travel in; its seal and the keys.
 
 use std::net::IpAddr;
 
@@ -6,6 +6,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::name::{Generation, RequestId};
+
+mod key;
+mod seal;
+
+pub use key::{KeyError, KeyId, PublicKey, SEED_BYTES, SigningKey};
+pub use seal::{EnvelopeTooLarge, MAX_SEALED_BYTES, OpenError, open, seal};
 
 /// The largest envelope of updates. SSM documents carry at most 64 KB with parameters; base64 and the
 /// signature must fit too, and one road must carry what the other does.
