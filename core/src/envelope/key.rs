@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 pub const SEED_BYTES: usize = 32;
 
 /// How many bytes of the public key's hash name a key: enough that two keys of one site never share a name.
-const KEY_ID_BYTES: usize = 8;
+const KEY_ID_BYTES: usize = size_of::<u64>();
 
 const PUBLIC_PREFIX: &str = "ed25519:";
 const SECRET_PREFIX: &str = "spillway-signing-key-1:";
@@ -42,12 +42,8 @@ pub enum KeyError {
 impl KeyId {
     fn of(key: &VerifyingKey) -> Self {
         let hash = Sha256::digest(key.as_bytes());
-        Self(
-            hash[..KEY_ID_BYTES]
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect(),
-        )
+        let first = hash.first_chunk().expect("SHA-256 has 32 bytes");
+        Self(format!("{:016x}", u64::from_be_bytes(*first)))
     }
 
     /// The 16 digits.
