@@ -5,6 +5,7 @@ pub mod clock;
 pub mod dynamodb;
 pub mod imds;
 pub mod sqs;
+pub mod ssm;
 
 use std::path::PathBuf;
 use std::time::Duration;

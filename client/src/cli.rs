@@ -3,6 +3,7 @@
 
 mod config;
 mod hostlist;
+mod keys;
 mod node;
 mod output;
 mod papers;
@@ -48,6 +49,11 @@ enum Command {
     /// Check the site's configuration, and put its policy in force
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Make, use and delete the keys that sign what slurmctld is told
+    ///
+    /// Uses the caller's own AWS credentials (environment, profile, …), never the head node's.
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
     /// Print the version
     Version(VersionArguments),
     /// Write the manual pages into a directory
@@ -111,6 +117,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Node(command) => node::run(command),
         Command::Hostlist(command) => hostlist::run(command),
         Command::Config(command) => config::run(command),
+        Command::Keys(command) => keys::run(command),
         Command::Version(arguments) => version(&arguments),
         Command::Man { directory } => papers::man(&directory),
         Command::Completion { shell } => Ok(papers::completion(shell)),

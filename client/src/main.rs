@@ -9,6 +9,7 @@ mod crash;
 mod files;
 mod hook;
 mod jobs_file;
+mod keyring;
 mod node;
 mod nodes;
 mod slurm;

@@ -12,10 +12,12 @@ mod read;
 pub use check::{
     JOIN_MARGIN_SECONDS, MAX_NODES, MAX_POLICY_BYTES, MAX_POLL_INTERVAL_SECONDS, MAX_POOLS,
     MAX_RESUME_TIMEOUT_SECONDS, MAX_SITE_TAGS, MAX_SOCKET_PATH_LENGTH, MAX_TAG_KEY_LENGTH,
-    MAX_TAG_VALUE_LENGTH, MIN_JOIN_TIMEOUT_SECONDS, MIN_POLL_INTERVAL_SECONDS,
+    MAX_TAG_VALUE_LENGTH, MAX_TRUSTED_KEYS, MIN_JOIN_TIMEOUT_SECONDS, MIN_POLL_INTERVAL_SECONDS,
     MIN_RESUME_TIMEOUT_SECONDS,
 };
-pub use client::{AwsAccess, ClientConfig, LogLevel, Queues, SlurmSettings};
+pub use client::{
+    AwsAccess, CallbackSettings, ClientConfig, LogLevel, Queues, SlurmSettings, UpdateRoads,
+};
 pub use error::{ConfigError, ConfigErrors};
 pub use policy::{
     CapacityKind, Limits, NodeGroup, NodeGroups, POLICY_VERSION, Policy, PolicyError, Subnet,

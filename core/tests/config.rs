@@ -3,7 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use spillway_core::config::{CapacityKind, ConfigErrors, Policy, Site, schema};
+use spillway_core::config::{CapacityKind, ConfigErrors, Policy, Site, UpdateRoads, schema};
+use spillway_core::envelope::SigningKey;
 use spillway_core::name::NodeName;
 
 const EXAMPLE: &str = include_str!("../../infra/examples/spillway.toml");
@@ -52,6 +53,8 @@ fn the_example_is_read_as_it_says() {
     assert_eq!(client.aws.profile.as_deref(), Some("head-node"));
     assert_eq!(client.socket.to_str(), Some("/run/spillway/agent.sock"));
     assert_eq!(client.jobs_file.to_str(), Some("/run/spillway/jobs"));
+    assert!(client.callback.trusted_keys.is_empty());
+    assert_eq!(client.callback.roads, UpdateRoads::Both);
     assert_eq!(policy.limits.max_nodes, 300);
     assert_eq!(
         policy.resume_timeout_seconds,
@@ -97,8 +100,8 @@ fn errors_of_form_name_the_place_and_a_way_out() {
         "region = ",
         "¦colour = ",
         "spillway.toml:1:1: region: this key is missing\n  hint: add it: The AWS region of everything\n\
-         @: colour: there is no such key\n  hint: known are `aws`, `client`, `cluster`, `limits`, \
-         `node_group`, `partition`, `queues`, `region`, `slurm`",
+         @: colour: there is no such key\n  hint: known are `aws`, `callback`, `client`, `cluster`, \
+         `limits`, `node_group`, `partition`, `queues`, `region`, `slurm`",
     );
     check(
         "[limits]\nmax_nodes = 300\n",
@@ -143,6 +146,51 @@ fn errors_of_form_name_the_place_and_a_way_out() {
         "region = \"eu-central-1\"",
         "region = \"eu-central-1¦",
         "@: region: invalid basic string, expected `\"`",
+    );
+}
+
+#[test]
+fn trusted_keys_are_one_or_two_and_keys() {
+    let key = |seed: u8| format!("\"{}\"", SigningKey::from_seed(&[seed; 32]).public());
+    let list = |keys: &[String]| format!("trusted_keys = [{}]\nroads =", keys.join(", "));
+    for count in 0..=2 {
+        let keys: Vec<String> = (1..=count).map(key).collect();
+        let site = Site::parse(&changed("roads =", &list(&keys)), "spillway.toml").unwrap();
+        let read = &site.client.callback.trusted_keys;
+        let written: Vec<String> = read.iter().map(|key| format!("\"{key}\"")).collect();
+        assert_eq!(written, keys);
+    }
+    check(
+        "roads =",
+        &list(&[1, 2, 3].map(key)).replacen("trusted", "¦trusted", 1),
+        "@: callback.trusted_keys: 3 keys: at most 2 may overlap\n  hint: remove those that \
+         `spillway keys list` does not show, or shows as older than the active one",
+    );
+    check(
+        "roads =",
+        &list(&[key(1), format!("¦{}", key(1))]),
+        &format!(
+            "@: callback.trusted_keys[1]: {} is there twice\n  hint: remove one, or give it its own name",
+            key(1).trim_matches('"')
+        ),
+    );
+    for wrong in ["\"ed25519:abc\"", "\"key\""] {
+        check(
+            "roads =",
+            &list(&[format!("¦{wrong}")]),
+            "@: callback.trusted_keys[0]: a public key is \"ed25519:\" and 43 characters, as \
+             `spillway keys create` prints it",
+        );
+    }
+    check(
+        "roads = \"both\"",
+        "roads = ¦\"sqs\"",
+        "@: callback.roads: there is no such word: `sqs`\n  hint: known are `both`, `queue`, `ssm`",
+    );
+    check(
+        "roads =",
+        "¦road =",
+        "@: callback.road: there is no such key\n  hint: did you mean `roads`?",
     );
 }
 
@@ -196,7 +244,7 @@ fn errors_of_meaning_name_the_place_and_a_way_out() {
     check(
         "name = \"gpu\"\nnodes",
         "name = ¦\"gpus\"\nnodes",
-        "spillway.toml:41:16: partition[1].node_groups[0]: there is no node group gpu\n  hint: did you mean `gpus`?\n\
+        "spillway.toml:46:16: partition[1].node_groups[0]: there is no node group gpu\n  hint: did you mean `gpus`?\n\
          @: node_group[1].name: node group gpus is in no partition\n  \
          hint: name it in the node_groups of a [[partition]]",
     );

@@ -33,6 +33,8 @@ pub async fn heartbeats(agent: Arc<Agent>) {
             hello,
             slurm_version: version.clone(),
             spooled: agent.ledger().unsent().len() as u64,
+            clock_skew_ms: agent.sqs.clock().ahead_ms().map(|ahead_ms| -ahead_ms),
+            refused_envelopes: BTreeMap::new(),
         };
         match agent.report(ReportBody::Heartbeat(heartbeat)).await {
             Ok(()) if hello => {

@@ -15,7 +15,7 @@ use crate::name::{NodeName, PartitionName};
 
 pub use client::{
     MAX_POLL_INTERVAL_SECONDS, MAX_RESUME_TIMEOUT_SECONDS, MAX_SOCKET_PATH_LENGTH,
-    MIN_POLL_INTERVAL_SECONDS, MIN_RESUME_TIMEOUT_SECONDS,
+    MAX_TRUSTED_KEYS, MIN_POLL_INTERVAL_SECONDS, MIN_RESUME_TIMEOUT_SECONDS,
 };
 pub use group::{
     MAX_POOLS, MAX_SITE_TAGS, MAX_TAG_KEY_LENGTH, MAX_TAG_VALUE_LENGTH, MIN_JOIN_TIMEOUT_SECONDS,
@@ -36,6 +36,7 @@ pub(super) fn check(file: SiteFile) -> Result<Site, Vec<Problem>> {
     };
     check.urls(&file);
     check.paths(&file);
+    check.callback(&file);
     check.slurm(&file);
     let root = Path::default();
     let limits = root.key("limits");
@@ -84,6 +85,7 @@ pub(super) fn check_client(file: SiteFile) -> Result<ClientConfig, Vec<Problem>>
     };
     check.urls(&file);
     check.paths(&file);
+    check.callback(&file);
     check.slurm(&file);
     if check.problems.is_empty() {
         Ok(client(file))
@@ -102,6 +104,7 @@ fn client(file: SiteFile) -> ClientConfig {
         socket: file.client.socket,
         jobs_file: file.client.jobs_file,
         log_level: file.client.log_level,
+        callback: file.callback,
         slurm: file.slurm,
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::envelope::PublicKey;
 use crate::name::{ClusterName, Region};
 
 /// What the client reads from `spillway.toml`; it never leaves the head node.
@@ -27,6 +28,8 @@ pub struct ClientConfig {
     pub jobs_file: PathBuf,
     /// How much is logged.
     pub log_level: LogLevel,
+    /// Which updates are believed, and how they come.
+    pub callback: CallbackSettings,
     /// How Slurm is called.
     pub slurm: SlurmSettings,
 }
@@ -99,6 +102,45 @@ impl LogLevel {
             Self::Debug => "debug",
             Self::Trace => "trace",
         }
+    }
+}
+
+/// Which updates for slurmctld are believed, and by which roads they come.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CallbackSettings {
+    /// The public keys whose envelopes are believed, as `spillway keys create` prints them: one, or two while
+    /// one replaces the other. Without any, no update is applied.
+    #[schemars(length(max = 2))]
+    pub trusted_keys: Vec<PublicKey>,
+    /// The roads by which updates come; the stack's `UpdateRoads` must include them.
+    pub roads: UpdateRoads,
+}
+
+/// The roads by which updates come to the head node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum UpdateRoads {
+    /// By the updates queue and by SSM, whichever is faster.
+    #[default]
+    Both,
+    /// By the updates queue alone.
+    Queue,
+    /// By SSM Run Command alone: the agent does not ask the updates queue.
+    Ssm,
+}
+
+impl UpdateRoads {
+    /// Whether the agent takes updates from the queue.
+    #[must_use]
+    pub fn has_queue(self) -> bool {
+        self != Self::Ssm
+    }
+
+    /// Whether `spillway apply` takes updates from SSM.
+    #[must_use]
+    pub fn has_ssm(self) -> bool {
+        self != Self::Queue
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
-use super::client::{AwsAccess, LogLevel, Queues, SlurmSettings};
+use super::client::{AwsAccess, CallbackSettings, LogLevel, Queues, SlurmSettings};
 use super::policy::CapacityKind;
 use crate::hostlist::Hostlist;
 use crate::name::{
@@ -33,6 +33,9 @@ pub(super) struct SiteFile {
     /// Where the client keeps its files, and how much it logs.
     #[serde(default)]
     pub client: ClientFile,
+    /// Which updates for slurmctld are believed, and by which roads they come.
+    #[serde(default)]
+    pub callback: CallbackSettings,
     /// What slurm.conf says, and how Slurm is called.
     pub slurm: SlurmSettings,
     /// Caps on the whole cluster.

@@ -1,5 +1,8 @@
 //! What comes back, on the reports queue: from the agent, from burst nodes, and our own timers.
 
+use std::collections::BTreeMap;
+use std::fmt;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -77,6 +80,57 @@ pub struct Heartbeat {
     pub slurm_version: Option<String>,
     /// Requests in the spool not yet sent.
     pub spooled: u64,
+    /// By how much the agent's clock is ahead of that of AWS (behind, if negative); absent before AWS's
+    /// first answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_skew_ms: Option<i64>,
+    /// How many envelopes were refused since the last heartbeat, by reason.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub refused_envelopes: BTreeMap<RefusalReason, u64>,
+}
+
+/// Why the head node did not take an envelope.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum RefusalReason {
+    /// The signature is not that of the key it names.
+    Forged,
+    /// It is no envelope, or none that can be read.
+    Malformed,
+    /// Sealed with a key that is not trusted, or no longer.
+    UnknownKey,
+    /// For another cluster.
+    OtherCluster,
+    /// It came after its end.
+    Expired,
+    /// It was issued in the future.
+    NotYetValid,
+    /// It came by the same road before, in another message.
+    Replayed,
+}
+
+impl RefusalReason {
+    /// As in messages and logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Forged => "forged",
+            Self::Malformed => "malformed",
+            Self::UnknownKey => "unknown-key",
+            Self::OtherCluster => "other-cluster",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not-yet-valid",
+            Self::Replayed => "replayed",
+        }
+    }
+}
+
+impl fmt::Display for RefusalReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// How often the agent reports that it lives.

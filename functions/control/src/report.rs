@@ -1,12 +1,12 @@
 //! What comes back: acknowledgements, signs of life, nodes that joined or cannot, and the timers that look
 //! whether something is late.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use spillway_core::envelope::MAX_REASON_CHARS;
 use spillway_core::message::{
     Acknowledge, HEARTBEAT_STALE_MS, Heartbeat, JoinDeadline, NodeFailed, NodeReady, NodeStates,
-    ReportBody, Resend, UpdateOutcome,
+    RefusalReason, ReportBody, Resend, UpdateOutcome,
 };
 use spillway_core::name::{InstanceId, NodeName};
 use spillway_core::pairing::{Event, Verdict};
@@ -108,6 +108,10 @@ async fn heard<T: Table, Q: Queues, C: Clock>(
         tally::HEARTBEAT_AGE_SECONDS,
         control.clock.now_ms().saturating_sub(sent_ms) as f64 / 1000.0,
     );
+    tally.merge(&trouble(
+        heartbeat.clock_skew_ms,
+        &heartbeat.refused_envelopes,
+    ));
     if heartbeat.hello {
         let due: BTreeSet<NodeName> = control
             .table
@@ -122,6 +126,25 @@ async fn heard<T: Table, Q: Queues, C: Clock>(
         tally.merge(&deliver(control, &due, None).await?);
     }
     Ok(tally)
+}
+
+/// What a heartbeat says of the head node's clock and of envelopes that it refused.
+fn trouble(clock_skew_ms: Option<i64>, refused: &BTreeMap<RefusalReason, u64>) -> Tally {
+    let mut tally = Tally::default();
+    if let Some(skew_ms) = clock_skew_ms {
+        // A clock is off by far less than 2^52 milliseconds.
+        #[expect(clippy::cast_precision_loss)]
+        tally.set(
+            tally::CLOCK_SKEW_SECONDS,
+            skew_ms.unsigned_abs() as f64 / 1000.0,
+        );
+    }
+    for (reason, count) in refused {
+        warn!(%reason, count, "the head node refused envelopes");
+        let count = usize::try_from(*count).unwrap_or(usize::MAX);
+        tally.add(tally::ENVELOPES_REFUSED, count);
+    }
+    tally
 }
 
 async fn observed<T: Table, Q: Queues, C: Clock>(
@@ -300,4 +323,24 @@ async fn see_through<T: Table, Q: Queues, C: Clock>(
     let mut ids = released(applied);
     ids.extend(sender);
     ask_termination(control, ids).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_counted_whatever_their_reason_and_the_skew_either_way() {
+        let refused = [(RefusalReason::Forged, 2), (RefusalReason::Replayed, 1)];
+        let told = trouble(Some(-1_500), &refused.into_iter().collect());
+        let told: Vec<_> = told.iter().collect();
+        assert_eq!(
+            told,
+            [
+                (tally::CLOCK_SKEW_SECONDS, 1.5),
+                (tally::ENVELOPES_REFUSED, 3.0)
+            ]
+        );
+        assert_eq!(trouble(None, &BTreeMap::new()), Tally::default());
+    }
 }

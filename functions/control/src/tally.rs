@@ -28,6 +28,10 @@ pub const UPDATES_ACKNOWLEDGED: &str = "UpdatesAcknowledged";
 pub const UPDATES_UNACKNOWLEDGED: &str = "UpdatesUnacknowledged";
 /// Updates that slurmctld refused.
 pub const UPDATES_REFUSED: &str = "UpdatesRefused";
+/// Envelopes that the head node refused: forged, of an unknown key, too old and so on.
+pub const ENVELOPES_REFUSED: &str = "EnvelopesRefused";
+/// By how much the head node's clock is off, in seconds, either way.
+pub const CLOCK_SKEW_SECONDS: &str = "ClockSkewSeconds";
 /// Age of the agent's sign of life, in seconds.
 pub const HEARTBEAT_AGE_SECONDS: &str = "HeartbeatAgeSeconds";
 /// Records set aside as malformed or another cluster's.
@@ -49,11 +53,11 @@ impl Tally {
         self.0.insert(name, value);
     }
 
-    /// Takes in another's counts, and of two ages the greater.
+    /// Takes in another's counts, and of two ages or skews the greater.
     pub fn merge(&mut self, other: &Self) {
         for (name, value) in &other.0 {
             let own = self.0.entry(name).or_default();
-            *own = if *name == HEARTBEAT_AGE_SECONDS {
+            *own = if [HEARTBEAT_AGE_SECONDS, CLOCK_SKEW_SECONDS].contains(name) {
                 own.max(*value)
             } else {
                 *own + value

@@ -3,7 +3,9 @@
 //! specification").
 
 use serde_json::{Map, Value, json};
-use spillway_control::tally::{HEARTBEAT_AGE_SECONDS, Tally, UPDATES_UNACKNOWLEDGED};
+use spillway_control::tally::{
+    CLOCK_SKEW_SECONDS, ENVELOPES_REFUSED, HEARTBEAT_AGE_SECONDS, Tally, UPDATES_UNACKNOWLEDGED,
+};
 
 use crate::batch::Invocation;
 
@@ -11,7 +13,12 @@ const NAMESPACE: &str = "Spillway";
 
 /// Metrics of the cluster as a whole, whichever function publishes them; the template's alarms name these
 /// with the dimension `Cluster` alone.
-const OF_THE_CLUSTER: [&str; 2] = [HEARTBEAT_AGE_SECONDS, UPDATES_UNACKNOWLEDGED];
+const OF_THE_CLUSTER: [&str; 4] = [
+    HEARTBEAT_AGE_SECONDS,
+    UPDATES_UNACKNOWLEDGED,
+    ENVELOPES_REFUSED,
+    CLOCK_SKEW_SECONDS,
+];
 
 /// Writes the metric event, if there is anything in it.
 #[expect(
@@ -91,15 +98,17 @@ mod tests {
         assert_eq!(event(&invocation, &tally, 5), None);
         tally.add(NODES_READY, 2);
         tally.set(HEARTBEAT_AGE_SECONDS, 1.5);
+        tally.add(ENVELOPES_REFUSED, 3);
         let expected = json!({
             "_aws": {"Timestamp": 5, "CloudWatchMetrics": [
                 {"Namespace": "Spillway", "Dimensions": [["Cluster", "Function"]],
                  "Metrics": [{"Name": "NodesReady", "Unit": "Count"}]},
                 {"Namespace": "Spillway", "Dimensions": [["Cluster"]],
-                 "Metrics": [{"Name": "HeartbeatAgeSeconds", "Unit": "Seconds"}]},
+                 "Metrics": [{"Name": "EnvelopesRefused", "Unit": "Count"},
+                             {"Name": "HeartbeatAgeSeconds", "Unit": "Seconds"}]},
             ]},
             "Cluster": "lab", "Function": "report", "RequestId": "r-1",
-            "HeartbeatAgeSeconds": 1.5, "NodesReady": 2.0,
+            "EnvelopesRefused": 3.0, "HeartbeatAgeSeconds": 1.5, "NodesReady": 2.0,
         });
         assert_eq!(event(&invocation, &tally, 5), Some(expected));
     }

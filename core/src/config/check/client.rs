@@ -16,6 +16,8 @@ pub const MAX_SOCKET_PATH_LENGTH: usize = 107;
 pub const MIN_RESUME_TIMEOUT_SECONDS: u32 = 30;
 /// The resume queue keeps a message for an hour; a later resume would be lost without a word.
 pub const MAX_RESUME_TIMEOUT_SECONDS: u32 = 3_600;
+/// Two keys overlap while one replaces the other; a third would be one that nobody has removed.
+pub const MAX_TRUSTED_KEYS: usize = 2;
 
 impl Check {
     pub fn urls(&mut self, file: &SiteFile) {
@@ -108,6 +110,23 @@ impl Check {
                 "choose a shorter one, such as /run/spillway/agent.sock",
             );
         }
+    }
+
+    pub fn callback(&mut self, file: &SiteFile) {
+        let path = Path::default().key("callback").key("trusted_keys");
+        let keys = &file.callback.trusted_keys;
+        if keys.len() > MAX_TRUSTED_KEYS {
+            let problem = format!(
+                "{} keys: at most {MAX_TRUSTED_KEYS} may overlap",
+                keys.len()
+            );
+            self.note(
+                &path,
+                problem,
+                "remove those that `spillway keys list` does not show, or shows as older than the active one",
+            );
+        }
+        self.unique(keys, |index| path.index(index));
     }
 
     pub fn slurm(&mut self, file: &SiteFile) {
