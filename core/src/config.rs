@@ -10,7 +10,7 @@ mod policy;
 mod read;
 
 pub use check::{
-    JOIN_MARGIN_SECONDS, MAX_NODES, MAX_POLICY_BYTES, MAX_POLL_INTERVAL_SECONDS, MAX_POOLS,
+    JOIN_MARGIN_SECONDS, MAX_LAUNCHES_PER_HOUR_PER_NODE, MAX_NODES, MAX_POLICY_BYTES, MAX_POLL_INTERVAL_SECONDS, MAX_POOLS,
     MAX_RESUME_TIMEOUT_SECONDS, MAX_SITE_TAGS, MAX_SOCKET_PATH_LENGTH, MAX_TAG_KEY_LENGTH,
     MAX_TAG_VALUE_LENGTH, MAX_TRUSTED_KEYS, MIN_JOIN_TIMEOUT_SECONDS, MIN_POLL_INTERVAL_SECONDS,
     MIN_RESUME_TIMEOUT_SECONDS,
@@ -20,7 +20,8 @@ pub use client::{
 };
 pub use error::{ConfigError, ConfigErrors};
 pub use policy::{
-    CapacityKind, Limits, NodeGroup, NodeGroups, POLICY_VERSION, Policy, PolicyError, Subnet,
+    CapacityKind, DEFAULT_LAUNCHES_PER_HOUR_PER_NODE, Limits, NodeGroup, NodeGroups,
+    POLICY_VERSION, Policy, PolicyError, Subnet,
 };
 
 /// A site, checked as a whole.

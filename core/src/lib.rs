@@ -10,3 +10,4 @@ pub mod name;
 pub mod pairing;
 pub mod plan;
 pub mod tag;
+pub mod usage;

@@ -39,6 +39,10 @@ pub struct Pairing {
     /// What slurmctld has yet to acknowledge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub update_due: Option<DueUpdate>,
+    /// When launches were asked for it, within the last hour, Unix milliseconds. Those that brought nothing are not
+    /// among them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub launches_ms: Vec<u64>,
     /// The instance last let go, so that a repeated message can see its termination through.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub released: Option<InstanceId>,
@@ -115,6 +119,8 @@ pub enum Event {
         launch: LaunchKey,
         /// When the node must have joined.
         deadline_ms: u64,
+        /// How often the node may be launched within an hour.
+        launches_per_hour: u32,
     },
     /// Slurm called SuspendProgram or ResumeFailProgram.
     Suspend {
@@ -212,6 +218,7 @@ impl Pairing {
             state: PairingState::Free,
             update_number: 0,
             update_due: None,
+            launches_ms: Vec::new(),
             released: None,
         }
     }

@@ -37,6 +37,16 @@ fn resume(n: u64) -> Event {
         generation: generation(n),
         launch: launch(n),
         deadline_ms: DEADLINE_MS,
+        launches_per_hour: 60,
+    }
+}
+
+fn resume_of_one_launch_an_hour(n: u64) -> Event {
+    Event::Resume {
+        generation: generation(n),
+        launch: launch(n),
+        deadline_ms: DEADLINE_MS,
+        launches_per_hour: 1,
     }
 }
 
@@ -112,6 +122,10 @@ fn requests() -> Vec<(&'static str, Event, u64)> {
         at("the same resume", resume(5)),
         at("a newer resume", resume(9)),
         ("a newer resume, too late", resume(9), DEADLINE_MS),
+        at(
+            "a newer resume, the second within the hour",
+            resume_of_one_launch_an_hour(9),
+        ),
         at("an older suspend", Event::Suspend { generation: g(3) }),
         at("the same suspend", Event::Suspend { generation: g(5) }),
         at("a newer suspend", Event::Suspend { generation: g(9) }),
@@ -278,6 +292,52 @@ fn table() {
         text.push('\n');
     }
     insta::assert_snapshot!("pairing", text);
+}
+
+/// Resumed and suspended again and again, a node is launched as often within an hour as the site allows, whether or
+/// not its instances were ever paired; what brought no instance is not counted.
+#[test]
+fn a_node_is_launched_so_often_within_an_hour_and_no_more() {
+    const MOST: u32 = 12;
+    let resume = |n: u64| Event::Resume {
+        generation: generation(n),
+        launch: launch(n),
+        deadline_ms: u64::MAX,
+        launches_per_hour: MOST,
+    };
+    let mut pairing = after(&[]);
+    let mut launches = Vec::new();
+    for round in 0..400_u64 {
+        let now_ms = NOW_MS + round * 30_000;
+        let resumed = pairing.on(&resume(2 * round + 1), now_ms);
+        assert_eq!(resumed.verdict, Verdict::Accepted);
+        let told = resumed.next.update_due.as_ref().map(|due| &due.action);
+        if resumed.launch {
+            launches.push(now_ms);
+            assert_eq!(told, None);
+        } else {
+            let reason = "spillway: over the site's limit of 12 launches of a node an hour \
+                          (limits.launches_per_hour_per_node)";
+            let reason = reason.to_owned();
+            assert_eq!(told, Some(&DueAction::Fail { reason }));
+        }
+        assert!(resumed.next.launches_ms.len() <= MOST as usize);
+        let suspend = Event::Suspend {
+            generation: generation(2 * round + 2),
+        };
+        pairing = resumed.next.on(&suspend, now_ms + 1).next;
+    }
+    assert!(launches.len() > 2 * MOST as usize, "an hour later it is launched again");
+    for window in launches.windows(MOST as usize + 1) {
+        assert!(window[MOST as usize] - window[0] >= 3_600_000, "{window:?}");
+    }
+
+    let given_up = Event::NotLaunched {
+        launch: launch(1),
+        reason: "no capacity".to_owned(),
+    };
+    let tried = after(&[resume(1), given_up]);
+    assert_eq!(tried.launches_ms, Vec::<u64>::new());
 }
 
 /// Logs are followed by it from Slurm's call to scontrol.

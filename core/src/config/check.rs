@@ -8,8 +8,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
 
 use super::error::{Path, Problem};
-use super::file::{NodeGroupFile, PartitionFile, SiteFile, SubnetFile};
-use super::policy::{Limits, NodeGroup, NodeGroups, POLICY_VERSION, Policy, Subnet};
+use super::file::{LimitsFile, NodeGroupFile, PartitionFile, SiteFile, SubnetFile};
+use super::policy::{
+    DEFAULT_LAUNCHES_PER_HOUR_PER_NODE, Limits, NodeGroup, NodeGroups, POLICY_VERSION, Policy,
+    Subnet,
+};
 use super::{ClientConfig, Site};
 use crate::name::{NodeName, PartitionName};
 
@@ -23,6 +26,8 @@ pub use group::{
 
 /// Most nodes: Slurm's largest cluster (slurm.conf, `MaxNodeCount`: 65536).
 pub const MAX_NODES: u32 = 65_536;
+/// The times of a node's launches are kept in its item: one a minute is more than any node needs.
+pub const MAX_LAUNCHES_PER_HOUR_PER_NODE: u32 = 60;
 /// What the way home takes when a node is failed: table stream, updates queue, agent, scontrol. Our
 /// reason must be with Slurm before its own `ResumeTimeout`.
 pub const JOIN_MARGIN_SECONDS: u32 = 15;
@@ -39,19 +44,7 @@ pub(super) fn check(file: SiteFile) -> Result<Site, Vec<Problem>> {
     check.callback(&file);
     check.slurm(&file);
     let root = Path::default();
-    let limits = root.key("limits");
-    check.within(
-        &limits.key("max_nodes"),
-        file.limits.max_nodes,
-        1,
-        MAX_NODES,
-    );
-    check.within(
-        &limits.key("launches_per_hour"),
-        file.limits.launches_per_hour,
-        1,
-        u32::MAX,
-    );
+    check.limits(&file.limits, &root.key("limits"));
     let partitions = check.partitions(&file.partition, &file.node_group);
     check.node_names(&file.node_group);
     for (index, group) in file.node_group.iter().enumerate() {
@@ -156,7 +149,12 @@ fn site(mut file: SiteFile, partitions: &PartitionsByGroup) -> Result<Site, Vec<
         suspend_timeout_seconds: file.slurm.suspend_timeout_seconds,
         limits: Limits {
             max_nodes: file.limits.max_nodes,
+            max_vcpus: file.limits.max_vcpus,
             launches_per_hour: file.limits.launches_per_hour,
+            launches_per_hour_per_node: file
+                .limits
+                .launches_per_hour_per_node
+                .unwrap_or(DEFAULT_LAUNCHES_PER_HOUR_PER_NODE),
         },
         node_groups: groups.map_err(|error| whole(error.to_string()))?,
     };
@@ -184,6 +182,25 @@ impl Check {
         if !(min..=max).contains(&number) {
             let hint = format!("write a number from {min} to {max}");
             self.note(path, format!("{number} is out of bounds"), hint);
+        }
+    }
+
+    fn limits(&mut self, limits: &LimitsFile, path: &Path) {
+        let max_vcpus = limits.max_vcpus.unwrap_or(u32::MAX);
+        let per_node = limits
+            .launches_per_hour_per_node
+            .unwrap_or(DEFAULT_LAUNCHES_PER_HOUR_PER_NODE);
+        for (key, number, max) in [
+            ("max_nodes", limits.max_nodes, MAX_NODES),
+            ("max_vcpus", max_vcpus, u32::MAX),
+            ("launches_per_hour", limits.launches_per_hour, u32::MAX),
+            (
+                "launches_per_hour_per_node",
+                per_node,
+                MAX_LAUNCHES_PER_HOUR_PER_NODE,
+            ),
+        ] {
+            self.within(&path.key(key), number, 1, max);
         }
     }
 

@@ -81,9 +81,16 @@ pub(super) struct LimitsFile {
     /// Most nodes that run, or are on their way, at once.
     #[schemars(range(min = 1, max = 65536))]
     pub max_nodes: u32,
+    /// Most vCPUs that run, or are on their way, at once: nodes by the `cpus` of their groups. No limit of its own if
+    /// left out.
+    #[schemars(range(min = 1))]
+    pub max_vcpus: Option<u32>,
     /// Most instances launched within an hour.
     #[schemars(range(min = 1))]
     pub launches_per_hour: u32,
+    /// How often one node is launched within an hour at most; 12 if left out.
+    #[schemars(range(min = 1, max = 60))]
+    pub launches_per_hour_per_node: Option<u32>,
 }
 
 /// A Slurm partition.

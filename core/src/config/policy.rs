@@ -35,13 +35,27 @@ pub struct Policy {
     pub node_groups: NodeGroups,
 }
 
+/// How often one node is launched within an hour where the site says nothing: every five minutes, which is as often
+/// as a node can boot, run a short job, idle and be suspended. More is a loop or an abuse.
+pub const DEFAULT_LAUNCHES_PER_HOUR_PER_NODE: u32 = 12;
+
 /// Caps on the whole cluster, whoever asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Most nodes that run, or are on their way, at once.
     pub max_nodes: u32,
+    /// Most vCPUs that run, or are on their way, at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_vcpus: Option<u32>,
     /// Most instances launched within an hour.
     pub launches_per_hour: u32,
+    /// How often one node is launched within an hour at most.
+    #[serde(default = "default_launches_per_hour_per_node")]
+    pub launches_per_hour_per_node: u32,
+}
+
+fn default_launches_per_hour_per_node() -> u32 {
+    DEFAULT_LAUNCHES_PER_HOUR_PER_NODE
 }
 
 /// Nodes with one launch recipe.

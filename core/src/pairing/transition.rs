@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::{DueAction, DueUpdate, Event, LaunchKey, Pairing, PairingState, Transition, Verdict};
 use crate::name::{Generation, InstanceId};
+use crate::usage::over_limit;
 
 impl Pairing {
     /// What `event` makes of this record.
@@ -15,7 +16,14 @@ impl Pairing {
                 generation,
                 launch,
                 deadline_ms,
-            } => self.on_resume(*generation, launch, *deadline_ms, now_ms),
+                launches_per_hour,
+            } => self.on_resume(
+                *generation,
+                launch,
+                *deadline_ms,
+                *launches_per_hour,
+                now_ms,
+            ),
             Event::Suspend { generation } => self.on_suspend(*generation),
             Event::Launched {
                 launch,
@@ -24,7 +32,9 @@ impl Pairing {
             } => self.on_launched(launch, instance, *address, now_ms),
             Event::NotLaunched { launch, reason } => match &self.state {
                 PairingState::Requested { launch: own, .. } if own == launch => {
-                    self.failed(reason, now_ms)
+                    let mut failed = self.failed(reason, now_ms);
+                    failed.next.launches_ms.pop();
+                    failed
                 }
                 _ => self.stale(),
             },
@@ -54,6 +64,7 @@ impl Pairing {
         generation: Generation,
         launch: &LaunchKey,
         deadline_ms: u64,
+        launches_per_hour: u32,
         now_ms: u64,
     ) -> Transition {
         // A request that made the node wait for it, and was overtaken before its plan was stored, must still
@@ -82,14 +93,7 @@ impl Pairing {
             ..self.clone()
         };
         if now_ms >= deadline_ms {
-            next.let_go();
-            next.fall_due(
-                DueAction::Fail {
-                    reason: EXPIRED_REASON.to_owned(),
-                },
-                now_ms,
-            );
-            return self.accepted(next);
+            return self.refused(next, EXPIRED_REASON.to_owned(), now_ms);
         }
         match &mut next.state {
             PairingState::Requested {
@@ -113,6 +117,12 @@ impl Pairing {
                 }
             }
             PairingState::Free | PairingState::Ready { .. } => {
+                next.launches_ms
+                    .retain(|launched_ms| launched_ms + HOUR_MS > now_ms);
+                if next.launches_ms.len() >= launches_per_hour as usize {
+                    return self.refused(next, launched_too_often_reason(launches_per_hour), now_ms);
+                }
+                next.launches_ms.push(now_ms);
                 next.let_go();
                 next.state = PairingState::Requested {
                     launch: launch.clone(),
@@ -255,6 +265,13 @@ impl Pairing {
         self.accepted(next)
     }
 
+    /// A resume that is accepted, so that nothing older counts any more, and refused at once.
+    fn refused(&self, mut next: Self, reason: String, now_ms: u64) -> Transition {
+        next.let_go();
+        next.fall_due(DueAction::Fail { reason }, now_ms);
+        self.accepted(next)
+    }
+
     fn let_go(&mut self) {
         if let Some(instance) = self.instance().cloned() {
             self.released = Some(instance);
@@ -311,6 +328,16 @@ impl Pairing {
 pub const EXPIRED_REASON: &str = "spillway: the resume request arrived after its deadline";
 /// Slurm's Reason when no instance was there by the deadline.
 pub const NOT_LAUNCHED_IN_TIME_REASON: &str = "spillway: no instance was launched in time";
+const HOUR_MS: u64 = 3_600_000;
+
+/// Slurm's Reason when a node was launched as often within the last hour as the site allows.
+fn launched_too_often_reason(launches_per_hour: u32) -> String {
+    over_limit(
+        &format!("{launches_per_hour} launches of a node an hour"),
+        "limits.launches_per_hour_per_node",
+    )
+}
+
 /// Slurm's Reason when an instance never said why it did not join. EC2 shows the console of a terminated instance
 /// for about an hour.
 fn not_joined_reason(instance: &InstanceId) -> String {
