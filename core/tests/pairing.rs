@@ -327,7 +327,10 @@ fn a_node_is_launched_so_often_within_an_hour_and_no_more() {
         };
         pairing = resumed.next.on(&suspend, now_ms + 1).next;
     }
-    assert!(launches.len() > 2 * MOST as usize, "an hour later it is launched again");
+    assert!(
+        launches.len() > 2 * MOST as usize,
+        "an hour later it is launched again"
+    );
     for window in launches.windows(MOST as usize + 1) {
         assert!(window[MOST as usize] - window[0] >= 3_600_000, "{window:?}");
     }

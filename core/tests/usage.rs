@@ -22,8 +22,13 @@ const ITEM_BYTES: usize = 400 * 1024 - 1_000;
 /// The example's policy with other limits; 256 nodes of 32 vCPUs in `cpu`, 16 of 48 in `gpu`.
 fn policy(limits: &str) -> Policy {
     let text = SITE.replace("max_nodes = 300\nlaunches_per_hour = 600\n", limits);
-    assert_ne!(text, SITE, "the example's limits are others than this test knows");
-    Site::parse(&text, "spillway.toml").expect("it is valid").policy
+    assert_ne!(
+        text, SITE,
+        "the example's limits are others than this test knows"
+    );
+    Site::parse(&text, "spillway.toml")
+        .expect("it is valid")
+        .policy
 }
 
 fn names(expression: &str) -> Vec<NodeName> {
@@ -65,7 +70,13 @@ fn request(jobs: &[&str]) -> ResumeRequest {
 }
 
 fn reserve(usage: &mut Usage, number: usize, nodes: &str, policy: &Policy) -> Reservation {
-    usage.reserve(&launch(number), &request(&[]), &names(nodes), policy, NOW_MS)
+    usage.reserve(
+        &launch(number),
+        &request(&[]),
+        &names(nodes),
+        policy,
+        NOW_MS,
+    )
 }
 
 fn granted(reservation: &Reservation) -> String {
@@ -110,7 +121,8 @@ fn each_cap_refuses_what_is_over_it_and_says_so() {
     let policy = policy("max_nodes = 300\nlaunches_per_hour = 600\nmax_vcpus = 1000000\n");
     let mut usage = Usage::default();
     let reservation = reserve(&mut usage, 1, "cloud[001-256],gpu[1-2]", &policy);
-    let reason = "spillway: over the site's limit of 200 nodes of node group cpu (node_group.max_nodes)";
+    let reason =
+        "spillway: over the site's limit of 200 nodes of node group cpu (node_group.max_nodes)";
     assert_eq!(granted(&reservation), "cloud[001-200],gpu[1-2]");
     assert_eq!(refused(&reservation), [("cloud[201-256]", reason)]);
 }
@@ -138,7 +150,11 @@ fn a_launch_that_reserves_again_is_counted_once() {
     assert_eq!((usage.nodes(), usage.launched_within_hour(NOW_MS)), (8, 8));
     assert_eq!(granted(&reserve(&mut usage, 2, "cloud009", &policy)), "");
     let unknown = reserve(&mut usage, 3, "stranger", &policy);
-    assert_eq!(granted(&unknown), "stranger", "the planner tells what is wrong with it");
+    assert_eq!(
+        granted(&unknown),
+        "stranger",
+        "the planner tells what is wrong with it"
+    );
     assert_eq!(usage.nodes(), 8);
 }
 
@@ -172,12 +188,25 @@ fn ec2_corrects_launches_whose_life_is_over_and_no_others() {
     let later_ms = NOW_MS + LAUNCH_LIFE_MS + 15 * 60_000;
     reserve(&mut usage, 1, "cloud[001-005]", &policy);
     let young = names("cloud[006-008]");
-    usage.reserve(&launch(2), &request(&[]), &young, &policy, later_ms - 60_000);
+    usage.reserve(
+        &launch(2),
+        &request(&[]),
+        &young,
+        &policy,
+        later_ms - 60_000,
+    );
     assert!(usage.may_compare(later_ms));
     let live = [launch(1), launch(1)];
     let freed = usage.compare(live.iter().map(|launch| (launch, &cpu)), later_ms);
-    assert_eq!((freed, usage.nodes()), (3, 5), "two of the first and three of the second");
-    assert!(!usage.may_compare(later_ms), "EC2 is left alone for the rest of the minute");
+    assert_eq!(
+        (freed, usage.nodes()),
+        (3, 5),
+        "two of the first and three of the second"
+    );
+    assert!(
+        !usage.may_compare(later_ms),
+        "EC2 is left alone for the rest of the minute"
+    );
     assert_eq!(usage.compare([], later_ms), 2);
     assert_eq!(usage.compare([], later_ms), 0);
 }
@@ -197,9 +226,14 @@ fn nodes_of_no_policy_are_told_up_to_a_bound_an_hour() {
 fn ten_thousand_launches_fit_into_one_item_and_no_more_are_taken() {
     let text = SITE
         .replace("cloud[001-256]", "cloud[00001-20000]")
-        .replace("max_nodes = 300\nlaunches_per_hour = 600\n", "max_nodes = 20000\nlaunches_per_hour = 20000\n")
+        .replace(
+            "max_nodes = 300\nlaunches_per_hour = 600\n",
+            "max_nodes = 20000\nlaunches_per_hour = 20000\n",
+        )
         .replace("max_nodes = 200\n", "max_nodes = 20000\n");
-    let policy = Site::parse(&text, "spillway.toml").expect("it is valid").policy;
+    let policy = Site::parse(&text, "spillway.toml")
+        .expect("it is valid")
+        .policy;
     let (cpu, mut usage) = (group("cpu"), Usage::default());
     // Building the record by reserving is quadratic: each reservation counts it. Ten of a kind are enough for that.
     let first = reserve(&mut usage, 0, "cloud[00001-00002]", &policy);
@@ -207,9 +241,13 @@ fn ten_thousand_launches_fit_into_one_item_and_no_more_are_taken() {
     assert!(usage.settle(&launch(0), &cpu, 2, 1));
     reserve(&mut usage, 1, "cloud00003", &policy);
     let mut text: serde_json::Value = serde_json::to_value(&usage).expect("JSON");
-    let launches = text["node_groups"]["cpu"]["launches"].as_object_mut().expect("launches");
-    let (short, whole): (Vec<_>, Vec<_>) =
-        launches.clone().into_iter().partition(|(_, held)| held[2] == 1);
+    let launches = text["node_groups"]["cpu"]["launches"]
+        .as_object_mut()
+        .expect("launches");
+    let (short, whole): (Vec<_>, Vec<_>) = launches
+        .clone()
+        .into_iter()
+        .partition(|(_, held)| held[2] == 1);
     assert_eq!((short.len(), whole.len()), (1, 1));
     for number in 0..(MAX_LAUNCHES - 2) / 2 {
         launches.insert(format!("{number:020}"), short[0].1.clone());
@@ -223,15 +261,26 @@ fn ten_thousand_launches_fit_into_one_item_and_no_more_are_taken() {
     let reservation = reserve(&mut usage, 3, "cloud00004", &policy);
     assert_eq!(
         refused(&reservation),
-        [("cloud00004", "spillway: 10000 launches hold nodes already; no more can be counted")]
+        [(
+            "cloud00004",
+            "spillway: 10000 launches hold nodes already; no more can be counted"
+        )]
     );
 }
 
 #[derive(Debug, Clone)]
 enum Step {
-    Reserve { launch: usize, nodes: Vec<prop::sample::Index>, jobs: usize },
-    End { launch: usize },
-    Settle { launch: usize },
+    Reserve {
+        launch: usize,
+        nodes: Vec<prop::sample::Index>,
+        jobs: usize,
+    },
+    End {
+        launch: usize,
+    },
+    Settle {
+        launch: usize,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {

@@ -100,13 +100,19 @@ fn changes(stored: Option<&StoredPolicy>, policy: &Policy) -> String {
             let _ = writeln!(text, "  - {}: {}", before.name, describe(before));
         }
     }
+    let vcpus = policy
+        .limits
+        .max_vcpus
+        .map_or_else(String::new, |most| format!(", {most} vCPUs"));
     let _ = write!(
         text,
-        "  {} node groups, {} nodes, at most {} at once and {} launches an hour",
+        "  {} node groups, {} nodes, at most {} at once{} and {} launches an hour, {} of one node",
         groups().len(),
         policy.node_groups.node_count(),
         policy.limits.max_nodes,
-        policy.limits.launches_per_hour
+        vcpus,
+        policy.limits.launches_per_hour,
+        policy.limits.launches_per_hour_per_node
     );
     text
 }

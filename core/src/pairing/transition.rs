@@ -120,7 +120,11 @@ impl Pairing {
                 next.launches_ms
                     .retain(|launched_ms| launched_ms + HOUR_MS > now_ms);
                 if next.launches_ms.len() >= launches_per_hour as usize {
-                    return self.refused(next, launched_too_often_reason(launches_per_hour), now_ms);
+                    return self.refused(
+                        next,
+                        launched_too_often_reason(launches_per_hour),
+                        now_ms,
+                    );
                 }
                 next.launches_ms.push(now_ms);
                 next.let_go();

@@ -204,10 +204,7 @@ impl Room {
         self.vcpus = self.vcpus.map(|left| left - vcpus);
         self.launches -= count;
         for (name, (_, count)) in groups {
-            *self
-                .by_group
-                .get_mut(name)
-                .expect("a group of this policy") -= count;
+            *self.by_group.get_mut(name).expect("a group of this policy") -= count;
         }
         Ok(())
     }

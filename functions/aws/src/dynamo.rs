@@ -7,16 +7,18 @@ mod instances;
 mod item;
 mod pairings;
 mod records;
+mod usage;
 
 use spillway_control::fault::Fault;
 use spillway_control::ports::{PairingWrite, Table};
 use spillway_control::record::{
     AttemptKey, AttemptRecord, HeartbeatRecord, InstanceRecord, LaunchAnswer, NodeStatesRecord,
-    RequestRecord, Stored,
+    Origin, RequestRecord, Stored,
 };
 use spillway_core::config::Policy;
 use spillway_core::name::{ClusterName, InstanceId, NodeName};
 use spillway_core::pairing::{LaunchKey, Pairing};
+use spillway_core::usage::Usage;
 
 use crate::home::Home;
 use crate::sdk::{DynamoClient, SdkConfig};
@@ -95,6 +97,10 @@ impl DynamoTable {
         format!("HEARTBEAT#{}", self.cluster)
     }
 
+    fn usage_key(&self) -> String {
+        format!("USAGE#{}", self.cluster)
+    }
+
     fn node_states_key(&self) -> String {
         format!("STATES#{}", self.cluster)
     }
@@ -126,12 +132,20 @@ impl Table for DynamoTable {
         self.read_instances(ids).await
     }
 
-    async fn release_unpaired(&self, ids: &[InstanceId]) -> Result<(), Fault> {
-        self.mark_released(ids).await
+    async fn release_unpaired(&self, ids: &[InstanceId], origin: &Origin) -> Result<(), Fault> {
+        self.mark_released(ids, origin).await
     }
 
-    async fn mark_terminated(&self, ids: &[InstanceId]) -> Result<(), Fault> {
+    async fn mark_terminated(&self, ids: &[InstanceId]) -> Result<Vec<InstanceId>, Fault> {
         self.close_released(ids).await
+    }
+
+    async fn usage(&self) -> Result<Stored<Usage>, Fault> {
+        self.read_usage().await
+    }
+
+    async fn put_usage(&self, usage: &Usage, expected_version: u64) -> Result<bool, Fault> {
+        self.write_usage(usage, expected_version).await
     }
 
     async fn request(&self, key: &LaunchKey) -> Result<Option<Stored<RequestRecord>>, Fault> {

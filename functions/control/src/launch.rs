@@ -10,8 +10,10 @@ mod history;
 
 use spillway_core::message::{ContinueLaunch, ResumeQueueBody, ResumeRequest};
 use spillway_core::pairing::LaunchKey;
+use spillway_core::usage::LAUNCH_LIFE_MS;
 use tracing::{error, info, warn};
 
+use crate::caps;
 use crate::fault::{Fault, FaultKind};
 use crate::names::NamesError;
 use crate::ports::{Clock, Control, Ec2, Queues, Table};
@@ -130,12 +132,13 @@ async fn advance<T: Table, Q: Queues, C: Clock>(
 ) -> Result<Progress, LaunchError> {
     if work.record.plan.is_none() {
         work.record.plan =
-            Some(accept::accept(control, &work.key, &work.record.request, tally).await?);
+            Some(accept::accept(control, ec2, &work.key, &work.record.request, tally).await?);
         work.store(control).await?;
     }
     let plan = work.record.plan.clone().unwrap_or_default();
     accept::refuse(control, &work.key, &plan, tally).await?;
     let mut progress = Progress::Done;
+    let mut launched = Vec::with_capacity(plan.chunks.len());
     for (index, chunk) in (0..).zip(&plan.chunks) {
         if !budget.lasts(&control.clock) {
             return Ok(Progress::Wait { seconds: 0 });
@@ -152,9 +155,11 @@ async fn advance<T: Table, Q: Queues, C: Clock>(
             chunk,
             recipes,
             budget,
+            ends_ms: work.record.request.generation.at_ms() + LAUNCH_LIFE_MS,
         };
-        match chunk.advance(tally).await {
-            Ok(Progress::Done) => {}
+        let mut instances = 0;
+        match chunk.advance(&mut instances, tally).await {
+            Ok(Progress::Done) => launched.push(instances),
             Ok(wait @ Progress::Wait { .. }) => progress = wait,
             // EC2 is asked too fast, or does not answer: later, and without using up the message's deliveries.
             Err(LaunchError::Fault(fault)) if fault.service == "ec2" && fault.is_passing() => {
@@ -165,6 +170,9 @@ async fn advance<T: Table, Q: Queues, C: Clock>(
             }
             Err(error) => return Err(error),
         }
+    }
+    if progress == Progress::Done {
+        caps::settle(control, &work.key, &plan, &launched).await?;
     }
     Ok(progress)
 }

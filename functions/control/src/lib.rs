@@ -4,6 +4,7 @@
 //! port) and reports. Events only wake it: whatever it decides, it decides from state it re-reads, so a
 //! message delivered twice, late or out of order does no harm.
 
+pub mod caps;
 pub mod deliver;
 pub mod fault;
 pub mod launch;

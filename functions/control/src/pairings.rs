@@ -9,7 +9,7 @@ use spillway_core::pairing::{Event, PairingState, Transition, Verdict};
 
 use crate::fault::{Fault, FaultKind};
 use crate::ports::{Clock, Control, InstanceWrite, PairingWrite, Queues, Table};
-use crate::record::InstanceState;
+use crate::record::{InstanceRecord, InstanceState, Origin};
 
 /// How often a pairing is read again because another writer was quicker. A node has at most a handful of
 /// writers at a time (a launch, a suspend, a report, a timer); more means that something is broken.
@@ -30,13 +30,22 @@ pub async fn apply<T: Table, Q: Queues, C: Clock>(
     control: &Control<T, Q, C>,
     events: Vec<(NodeName, Event)>,
 ) -> Result<Vec<Applied>, Fault> {
+    apply_of(control, events, None).await
+}
+
+/// [`apply`], for events that bring instances of this origin.
+pub async fn apply_of<T: Table, Q: Queues, C: Clock>(
+    control: &Control<T, Q, C>,
+    events: Vec<(NodeName, Event)>,
+    origin: Option<&Origin>,
+) -> Result<Vec<Applied>, Fault> {
     let mut applied = Vec::with_capacity(events.len());
     let mut open = events;
     for _ in 0..MAX_CONFLICTS {
         if open.is_empty() {
             return Ok(applied);
         }
-        open = apply_once(control, open, &mut applied).await?;
+        open = apply_once(control, open, origin, &mut applied).await?;
     }
     if open.is_empty() {
         return Ok(applied);
@@ -57,6 +66,7 @@ pub async fn apply<T: Table, Q: Queues, C: Clock>(
 async fn apply_once<T: Table, Q: Queues, C: Clock>(
     control: &Control<T, Q, C>,
     events: Vec<(NodeName, Event)>,
+    origin: Option<&Origin>,
     applied: &mut Vec<Applied>,
 ) -> Result<Vec<(NodeName, Event)>, Fault> {
     let names: Vec<NodeName> = events.iter().map(|(node, _)| node.clone()).collect();
@@ -72,7 +82,7 @@ async fn apply_once<T: Table, Q: Queues, C: Clock>(
             writes.push(PairingWrite {
                 pairing: transition.next.clone(),
                 expected_version: stored.version,
-                instance: instance_write(&transition),
+                instance: instance_write(&transition, origin),
             });
             pending.push((node, event, transition));
         } else {
@@ -96,7 +106,7 @@ async fn apply_once<T: Table, Q: Queues, C: Clock>(
 }
 
 /// What becomes of an instance together with an accepted transition: at most one thing.
-fn instance_write(transition: &Transition) -> Option<InstanceWrite> {
+fn instance_write(transition: &Transition, origin: Option<&Origin>) -> Option<InstanceWrite> {
     if let Some(instance_id) = &transition.release {
         return Some(InstanceWrite::Release(instance_id.clone()));
     }
@@ -113,6 +123,7 @@ fn instance_write(transition: &Transition) -> Option<InstanceWrite> {
             instance_id,
             address: *address,
             deadline_ms: *deadline_ms,
+            origin: origin.cloned(),
         }),
         _ => None,
     }
@@ -129,15 +140,29 @@ pub fn released(applied: &[Applied]) -> BTreeSet<InstanceId> {
     applied.iter().flat_map(of).flatten().collect()
 }
 
+/// Those of `nodes` that the table knows.
+pub async fn known<T: Table, Q: Queues, C: Clock>(
+    control: &Control<T, Q, C>,
+    nodes: Vec<NodeName>,
+) -> Result<Vec<NodeName>, Fault> {
+    if nodes.is_empty() {
+        return Ok(nodes);
+    }
+    let stored = control.table.pairings(&nodes).await?;
+    let known = stored.into_iter().filter(|stored| stored.version > 0);
+    Ok(known.map(|stored| stored.record.node).collect())
+}
+
 /// Asks `terminate` to end those of `ids` whose items say released.
 pub async fn ask_termination<T: Table, Q: Queues, C: Clock>(
     control: &Control<T, Q, C>,
     ids: BTreeSet<InstanceId>,
 ) -> Result<(), Fault> {
     let due = still_released(control, ids).await?;
-    for ids in due.chunks(MAX_RELEASE_IDS) {
+    for records in due.chunks(MAX_RELEASE_IDS) {
+        let ids = records.iter().map(|record| record.instance_id.clone());
         let body = ReleaseInstances {
-            instance_ids: ids.to_vec(),
+            instance_ids: ids.collect(),
         };
         control
             .queues
@@ -147,11 +172,11 @@ pub async fn ask_termination<T: Table, Q: Queues, C: Clock>(
     Ok(())
 }
 
-/// Those of `ids` whose items say released, and no other state.
+/// The records of those of `ids` whose items say released, and no other state.
 pub async fn still_released<T: Table, Q: Queues, C: Clock>(
     control: &Control<T, Q, C>,
     ids: BTreeSet<InstanceId>,
-) -> Result<Vec<InstanceId>, Fault> {
+) -> Result<Vec<InstanceRecord>, Fault> {
     if ids.is_empty() {
         return Ok(Vec::new());
     }
@@ -160,5 +185,5 @@ pub async fn still_released<T: Table, Q: Queues, C: Clock>(
     let released = records
         .into_iter()
         .filter(|record| record.state == InstanceState::Released);
-    Ok(released.map(|record| record.instance_id).collect())
+    Ok(released.collect())
 }

@@ -11,11 +11,12 @@ use spillway_core::message::{ReportBody, ResumeQueueBody, SuspendQueueBody};
 use spillway_core::name::{ClusterName, InstanceId, NodeName};
 use spillway_core::pairing::{LaunchKey, Pairing};
 use spillway_core::plan::LaunchCall;
+use spillway_core::usage::Usage;
 
 use crate::fault::Fault;
 use crate::record::{
     AttemptKey, AttemptRecord, HeartbeatRecord, InstanceRecord, LaunchAnswer, NodeStatesRecord,
-    RequestRecord, Stored,
+    Origin, RequestRecord, Stored,
 };
 
 /// A change of one pairing and, in the same transaction, of one instance.
@@ -41,6 +42,8 @@ pub enum InstanceWrite {
         address: IpAddr,
         /// When the node must have joined.
         deadline_ms: u64,
+        /// Where it comes from; none leaves what the item says of it.
+        origin: Option<Origin>,
     },
     /// State becomes released, unless terminated; the item is made where there is none.
     Release(InstanceId),
@@ -75,16 +78,30 @@ pub trait Table: Sync {
         ids: &[InstanceId],
     ) -> impl Future<Output = Result<Vec<InstanceRecord>, Fault>> + Send;
 
-    /// Marks instances released where they are neither paired nor terminated, making the item where there
-    /// is none. For instances that no pairing took.
+    /// Marks instances of one origin released where they are neither paired nor terminated, making the item where
+    /// there is none. For instances that no pairing took.
     fn release_unpaired(
         &self,
         ids: &[InstanceId],
+        origin: &Origin,
     ) -> impl Future<Output = Result<(), Fault>> + Send;
 
-    /// Marks released instances terminated.
-    fn mark_terminated(&self, ids: &[InstanceId])
-    -> impl Future<Output = Result<(), Fault>> + Send;
+    /// Marks released instances terminated. Answers those that this very call marked: each is answered at most once,
+    /// whoever marks it how often.
+    fn mark_terminated(
+        &self,
+        ids: &[InstanceId],
+    ) -> impl Future<Output = Result<Vec<InstanceId>, Fault>> + Send;
+
+    /// What launches hold of the caps; version 0 and nothing held before the first launch.
+    fn usage(&self) -> impl Future<Output = Result<Stored<Usage>, Fault>> + Send;
+
+    /// Stores what launches hold, read at `expected_version`; `false` if another was quicker.
+    fn put_usage(
+        &self,
+        usage: &Usage,
+        expected_version: u64,
+    ) -> impl Future<Output = Result<bool, Fault>> + Send;
 
     /// A request part, if it ever came.
     fn request(
@@ -175,6 +192,8 @@ pub struct InstanceSeen {
     pub instance_type: String,
     /// Availability zone.
     pub zone: String,
+    /// Where it comes from, by its tags; none if they do not say.
+    pub origin: Option<Origin>,
 }
 
 impl InstanceSeen {
@@ -182,6 +201,12 @@ impl InstanceSeen {
     #[must_use]
     pub fn is_alive(&self) -> bool {
         matches!(self.state.as_str(), "pending" | "running")
+    }
+
+    /// Whether its termination was taken.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        matches!(self.state.as_str(), "shutting-down" | "terminated")
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use spillway_core::message::{NodesInState, ResumeRequest};
-use spillway_core::name::{Generation, InstanceId, NodeName};
+use spillway_core::name::{Generation, InstanceId, NodeGroupName, NodeName};
 use spillway_core::pairing::LaunchKey;
 use spillway_core::plan::{LaunchCall, LaunchPlan};
 
@@ -33,6 +33,15 @@ pub enum InstanceState {
     Terminated,
 }
 
+/// Which launch an instance came from, and which of its node groups: what holds it against the caps.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Origin {
+    /// The launch.
+    pub launch: LaunchKey,
+    /// The node group.
+    pub node_group: NodeGroupName,
+}
+
 /// One instance. Its key in the table is its ARN, so that the instance may read this item and no other.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstanceRecord {
@@ -55,6 +64,9 @@ pub struct InstanceRecord {
     /// When the node must have joined, Unix milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline_ms: Option<u64>,
+    /// Where it comes from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
 }
 
 /// A part of a resume request and what is planned for it. Kept longer than any queue keeps its messages,

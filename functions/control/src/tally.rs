@@ -18,6 +18,10 @@ pub const INSTANCES_LAUNCHED: &str = "InstancesLaunched";
 pub const INSTANCES_TERMINATED: &str = "InstancesTerminated";
 /// Nodes that Slurm is told will not come.
 pub const NODES_FAILED: &str = "NodesFailed";
+/// Nodes that a cap of the site's kept from being launched.
+pub const NODES_OVER_LIMIT: &str = "NodesOverLimit";
+/// Nodes of requests that the policy does not name.
+pub const NODES_UNKNOWN: &str = "NodesUnknown";
 /// Nodes that joined.
 pub const NODES_READY: &str = "NodesReady";
 /// Updates of single nodes put into envelopes.

@@ -6,11 +6,12 @@ use spillway_core::hostlist;
 use spillway_core::message::{SuspendQueueBody, SuspendRequest};
 use spillway_core::name::{InstanceId, NodeName};
 use spillway_core::pairing::{Event, Verdict};
-use tracing::info;
+use tracing::{info, warn};
 
+use crate::caps;
 use crate::fault::Fault;
 use crate::names::{NamesError, distinct};
-use crate::pairings::{apply, released, still_released};
+use crate::pairings::{apply, known, released, still_released};
 use crate::ports::{Clock, Control, Ec2, Queues, Table, Terminated};
 use crate::stamp::{FromTheFuture, check_stamp};
 use crate::tally::{self, Tally};
@@ -49,10 +50,17 @@ pub async fn terminate<T: Table, Q: Queues, C: Clock>(
     };
     let due = still_released(control, ids).await?;
     let mut first_fault = None;
-    for ids in due.chunks(MAX_TERMINATE_IDS) {
+    for records in due.chunks(MAX_TERMINATE_IDS) {
+        let ids: Vec<InstanceId> = records.iter().map(|r| r.instance_id.clone()).collect();
         // One instance that cannot be ended must not keep the others running.
-        let Terminated { done, fault } = ec2.terminate(ids).await;
-        control.table.mark_terminated(&done).await?;
+        let Terminated { done, fault } = ec2.terminate(&ids).await;
+        // Marked first, given back after: should this worker die between the two, the caps hold too much and are
+        // corrected by EC2 later. The other way round they could hold too little.
+        let marked = control.table.mark_terminated(&done).await?;
+        let marked = records
+            .iter()
+            .filter(|record| marked.contains(&record.instance_id));
+        caps::ended(control, &marked.collect::<Vec<_>>()).await?;
         tally.add(tally::INSTANCES_TERMINATED, done.len());
         info!(instances = ?done, "terminated {} instances", done.len());
         first_fault = first_fault.or(fault);
@@ -65,7 +73,7 @@ async fn suspend<T: Table, Q: Queues, C: Clock>(
     request: &SuspendRequest,
     tally: &mut Tally,
 ) -> Result<BTreeSet<InstanceId>, TerminateError> {
-    let nodes = distinct(&request.nodes)?;
+    let nodes = of_ours(control, distinct(&request.nodes)?, tally).await?;
     let event = Event::Suspend {
         generation: request.generation,
     };
@@ -97,4 +105,31 @@ async fn suspend<T: Table, Q: Queues, C: Clock>(
         stale.len(),
     );
     Ok(released(&applied))
+}
+
+/// Leaves out the nodes that neither the policy names nor the table knows: nothing serves them, and no items are made
+/// for names that anyone may make up.
+async fn of_ours<T: Table, Q: Queues, C: Clock>(
+    control: &Control<T, Q, C>,
+    nodes: BTreeSet<NodeName>,
+    tally: &mut Tally,
+) -> Result<Vec<NodeName>, Fault> {
+    let policy = control.table.policy().await?;
+    let is_named = |node: &NodeName| {
+        let group = policy.as_ref().and_then(|policy| policy.group_of(node));
+        group.is_some()
+    };
+    let (mut ours, others): (Vec<_>, Vec<_>) = nodes.into_iter().partition(is_named);
+    let strangers = others.len();
+    let known = known(control, others).await?;
+    let strangers = strangers - known.len();
+    if strangers > 0 {
+        warn!(
+            nodes = strangers,
+            "a suspend names nodes that neither the policy nor the table knows"
+        );
+        tally.add(tally::NODES_UNKNOWN, strangers);
+    }
+    ours.extend(known);
+    Ok(ours)
 }

@@ -6,7 +6,10 @@ use std::net::IpAddr;
 use aws_sdk_ec2::types::{Filter, Instance};
 use spillway_control::fault::{Fault, FaultKind};
 use spillway_control::ports::InstanceSeen;
-use spillway_core::name::InstanceId;
+use spillway_control::record::Origin;
+use spillway_core::name::{InstanceId, NodeGroupName, RequestId};
+use spillway_core::pairing::LaunchKey;
+use spillway_core::tag;
 
 use crate::{Ec2Client, classify};
 
@@ -101,6 +104,7 @@ fn seen(instances: impl Iterator<Item = Instance>) -> Vec<InstanceSeen> {
 
 fn look(instance: Instance) -> Option<InstanceSeen> {
     let address = address(&instance);
+    let origin = origin(&instance);
     let state = instance.state.and_then(|state| state.name)?;
     Some(InstanceSeen {
         instance_id: InstanceId::new(instance.instance_id?).ok()?,
@@ -114,6 +118,22 @@ fn look(instance: Instance) -> Option<InstanceSeen> {
             .placement
             .and_then(|placement| placement.availability_zone)
             .unwrap_or_default(),
+        origin,
+    })
+}
+
+/// Which launch and node group its tags name.
+fn origin(instance: &Instance) -> Option<Origin> {
+    let value = |key: &str| {
+        let tag = instance.tags().iter().find(|tag| tag.key() == Some(key));
+        tag.and_then(|tag| tag.value())
+    };
+    Some(Origin {
+        launch: LaunchKey {
+            request_id: RequestId::new(value(tag::REQUEST)?).ok()?,
+            part: value(tag::PART)?.parse().ok()?,
+        },
+        node_group: NodeGroupName::new(value(tag::NODE_GROUP)?).ok()?,
     })
 }
 

@@ -187,6 +187,38 @@ fn every_queue_has_a_dead_letter_queue_an_alarm_and_speaks_tls_only() -> Result<
     Ok(())
 }
 
+/// What the caps refuse and what the policy does not name is a site's mistake or somebody's attempt.
+#[test]
+fn refusals_have_alarms() -> Result<()> {
+    let template = Template::read()?;
+    for metric in ["NodesOverLimit", "NodesUnknown"] {
+        let alarm = template
+            .of_type(ALARM)
+            .find(|(_, alarm)| alarm["MetricName"] == metric);
+        let (id, alarm) = alarm.with_context(|| format!("no alarm on {metric}"))?;
+        assert_eq!(
+            (
+                &alarm["Namespace"],
+                &alarm["Statistic"],
+                &alarm["Threshold"]
+            ),
+            (&json!("Spillway"), &json!("Sum"), &json!(0)),
+            "{id}"
+        );
+        assert_eq!(
+            alarm["Dimensions"],
+            json!([{"Name": "Cluster", "Value": {"Ref": "ClusterName"}}]),
+            "{id}"
+        );
+        assert_eq!(
+            target(&alarm["AlarmActions"][0]),
+            Some("AlarmTopic"),
+            "{id}"
+        );
+    }
+    Ok(())
+}
+
 /// `cargo lambda build` makes a directory for each program; one that the template misspells is found by nobody
 /// before the first deployment.
 #[test]

@@ -9,15 +9,18 @@ use spillway_control::fault::FaultKind;
 use spillway_control::ports::{InstanceWrite, PairingWrite, Queues, Table};
 use spillway_control::record::{
     AttemptKey, AttemptRecord, HeartbeatRecord, InstanceState, LaunchAnswer, NodeStatesRecord,
-    RequestRecord,
+    Origin, RequestRecord,
 };
 use spillway_core::config::CapacityKind;
 use spillway_core::message::{
     ContinueLaunch, Message, NodesInState, ResumeQueueBody, ResumeRequest,
 };
-use spillway_core::name::{ClusterName, Generation, InstanceId, NodeName, RequestId};
+use spillway_core::name::{
+    ClusterName, Generation, InstanceId, NodeGroupName, NodeName, RequestId,
+};
 use spillway_core::pairing::{Event, LaunchKey, Pairing, Transition, Verdict};
 use spillway_core::plan::{LaunchCall, Recipe};
+use spillway_core::usage::Usage;
 use spillway_lab::faults::{Action, Fault};
 
 const NOW_MS: u64 = 1_790_000_000_000;
@@ -46,6 +49,13 @@ fn launch_key() -> LaunchKey {
     }
 }
 
+fn origin() -> Origin {
+    Origin {
+        launch: launch_key(),
+        node_group: NodeGroupName::new("cpu").unwrap(),
+    }
+}
+
 fn accepted(transition: Transition) -> Pairing {
     assert_eq!(transition.verdict, Verdict::Accepted);
     transition.next
@@ -56,6 +66,7 @@ fn requested(number: u32) -> Pairing {
         generation: generation(1),
         launch: launch_key(),
         deadline_ms: DEADLINE_MS,
+        launches_per_hour: 12,
     };
     accepted(Pairing::new(node(number)).on(&event, NOW_MS))
 }
@@ -74,6 +85,7 @@ fn pair(number: u32, expected_version: u64) -> PairingWrite {
         instance_id: instance(number),
         address: address(number),
         deadline_ms: DEADLINE_MS,
+        origin: Some(origin()),
     };
     PairingWrite {
         pairing: launched(number),
@@ -252,10 +264,10 @@ async fn an_instance_is_released_once_and_terminated_once_and_never_paired_again
     assert_eq!(table.write_pairings(&[pair(1, 0)]).await.unwrap(), [true]);
     // Paired: neither given back as spare nor closed.
     table
-        .release_unpaired(&[instance(1), instance(2)])
+        .release_unpaired(&[instance(1), instance(2)], &origin())
         .await
         .unwrap();
-    table.mark_terminated(&[instance(1)]).await.unwrap();
+    assert_eq!(table.mark_terminated(&[instance(1)]).await.unwrap(), []);
     assert_eq!(
         (state(1).await, state(2).await),
         (InstanceState::Paired, InstanceState::Released)
@@ -265,10 +277,20 @@ async fn an_instance_is_released_once_and_terminated_once_and_never_paired_again
     assert_eq!(state(1).await, InstanceState::Released);
     // Released or terminated: no pairing takes it.
     assert_eq!(table.write_pairings(&[pair(1, 2)]).await.unwrap(), [false]);
-    table
-        .mark_terminated(&[instance(1), instance(2)])
-        .await
-        .unwrap();
+    let both = [instance(1), instance(2)];
+    let mut marked = table.mark_terminated(&both).await.unwrap();
+    marked.sort();
+    assert_eq!(marked, both);
+    assert_eq!(
+        table.mark_terminated(&both).await.unwrap(),
+        [],
+        "each is answered once"
+    );
+    let records = table.instances(&both).await.unwrap();
+    assert!(
+        records.iter().all(|record| record.origin == Some(origin())),
+        "{records:?}"
+    );
     assert_eq!(table.write_pairings(&[pair(1, 2)]).await.unwrap(), [false]);
     // Letting go of what is terminated leaves it so, and the node is written.
     let release = free(1, 2, InstanceWrite::Release(instance(1)));
@@ -398,6 +420,28 @@ async fn a_request_has_one_writer_a_version_also_when_its_answer_is_lost() {
     assert!(!table.put_request(&key, &done, 1).await.unwrap());
     let stored = table.request(&key).await.unwrap().unwrap();
     assert_eq!((stored.version, stored.record), (2, done));
+    place.cloud.stop().await;
+}
+
+#[tokio::test]
+async fn what_launches_hold_has_one_writer_a_version_also_when_its_answer_is_lost() {
+    let place = Place::start().await;
+    let table = &place.table;
+    let (mut mine, mut others) = (Usage::default(), Usage::default());
+    assert_eq!(table.usage().await.unwrap().record, mine);
+    mine.tell_unknown(5, NOW_MS);
+    others.tell_unknown(7, NOW_MS);
+    let lost = arm(&place, fault("dynamodb", "PutItem", Action::LoseAnswer {}));
+    assert!(
+        table.put_usage(&mine, 0).await.unwrap(),
+        "its own write is not another's"
+    );
+    assert_eq!(fired(&place, &lost), 1);
+    assert!(!table.put_usage(&others, 0).await.unwrap());
+    assert!(table.put_usage(&others, 1).await.unwrap());
+    assert!(!table.put_usage(&mine, 1).await.unwrap());
+    let stored = table.usage().await.unwrap();
+    assert_eq!((stored.version, stored.record), (2, others));
     place.cloud.stop().await;
 }
 

@@ -2,11 +2,11 @@
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use spillway_control::fault::Fault;
-use spillway_control::record::InstanceRecord;
+use spillway_control::record::{InstanceRecord, Origin};
 use spillway_core::name::InstanceId;
 
 use super::call::Expression;
-use super::item::{number, read_instance, text};
+use super::item::{number, origin_value, read_instance, text};
 use super::records::expires_at_s;
 use super::{CALLS_AT_ONCE, DynamoTable};
 
@@ -23,21 +23,33 @@ impl DynamoTable {
             .collect()
     }
 
-    pub(super) async fn mark_released(&self, ids: &[InstanceId]) -> Result<(), Fault> {
+    pub(super) async fn mark_released(
+        &self,
+        ids: &[InstanceId],
+        origin: &Origin,
+    ) -> Result<(), Fault> {
+        let origin = origin_value(origin)?;
         self.mark(ids, |id| Expression {
-            update: Some("SET #kind = :kind, instance_id = :id, #state = :released"),
+            update: Some(
+                "SET #kind = :kind, instance_id = :id, #state = :released, origin = :origin",
+            ),
             condition: Some("attribute_not_exists(pk) OR #state = :released"),
             names: vec![("#kind", "kind"), ("#state", "state")],
             values: vec![
                 (":kind", text("instance")),
                 (":id", text(id.as_str())),
                 (":released", text("released")),
+                (":origin", origin.clone()),
             ],
         })
         .await
+        .map(drop)
     }
 
-    pub(super) async fn close_released(&self, ids: &[InstanceId]) -> Result<(), Fault> {
+    pub(super) async fn close_released(
+        &self,
+        ids: &[InstanceId],
+    ) -> Result<Vec<InstanceId>, Fault> {
         let expires_at_s = expires_at_s();
         self.mark(ids, |_| Expression {
             update: Some("SET #state = :terminated, expires_at_s = :expires"),
@@ -52,19 +64,24 @@ impl DynamoTable {
         .await
     }
 
-    /// Makes the change to each item whose condition holds; the others are left as they are.
+    /// Makes the change to each item whose condition holds and answers which these are; the others are left as they
+    /// are. A change whose answer was lost counts as not made.
     async fn mark(
         &self,
         ids: &[InstanceId],
         change: impl Fn(&InstanceId) -> Expression,
-    ) -> Result<(), Fault> {
+    ) -> Result<Vec<InstanceId>, Fault> {
         let calls: Vec<_> = ids
             .iter()
-            .map(|id| self.update(self.home.instance_arn(id), change(id)))
+            .map(|id| {
+                let call = self.update(self.home.instance_arn(id), change(id));
+                async move { call.await.map(|changed| changed.then(|| id.clone())) }
+            })
             .collect();
-        stream::iter(calls)
+        let changed: Vec<Option<InstanceId>> = stream::iter(calls)
             .buffer_unordered(CALLS_AT_ONCE)
-            .try_for_each(|_changed| async { Ok(()) })
-            .await
+            .try_collect()
+            .await?;
+        Ok(changed.into_iter().flatten().collect())
     }
 }

@@ -8,7 +8,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use spillway_control::fault::{Fault, FaultKind};
-use spillway_control::record::InstanceRecord;
+use spillway_control::record::{InstanceRecord, Origin};
 use spillway_core::name::{ClusterName, Generation, InstanceId, NodeName, RequestId};
 use spillway_core::pairing::{DueUpdate, LaunchKey, Pairing, PairingState};
 
@@ -43,6 +43,8 @@ pub(super) struct NodeItem {
     address: Option<IpAddr>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     deadline_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    launches_ms: Vec<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     released_instance_id: Option<InstanceId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -87,6 +89,7 @@ impl NodeItem {
             instance_id: None,
             address: None,
             deadline_ms: None,
+            launches_ms: pairing.launches_ms.clone(),
             released_instance_id: pairing.released.clone(),
             update_due: due.cloned(),
             due_shard: due.map(|_| due_shard(cluster, shard_of(&pairing.node))),
@@ -158,6 +161,7 @@ impl NodeItem {
             state,
             update_number: self.update_number,
             update_due: self.update_due,
+            launches_ms: self.launches_ms,
             released: self.released_instance_id,
         };
         Some((pairing, self.version))
@@ -182,6 +186,11 @@ fn shard_of(node: &NodeName) -> u32 {
         (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
     });
     hash % DUE_SHARDS
+}
+
+/// An instance's origin as an attribute.
+pub(super) fn origin_value(origin: &Origin) -> Result<AttributeValue, Fault> {
+    Ok(AttributeValue::M(to_item(origin)?))
 }
 
 /// A string attribute.

@@ -16,7 +16,8 @@ use tracing::warn;
 
 use super::call::{Expression, SERVICE, invalid, pause};
 use super::item::{
-    DUE_SHARDS, KEY, NodeItem, due_shard, malformed, number, read_node, read_text, text,
+    DUE_SHARDS, KEY, NodeItem, due_shard, malformed, number, origin_value, read_node, read_text,
+    text,
 };
 use super::records::version_is;
 use super::{CALLS_AT_ONCE, DynamoTable};
@@ -220,7 +221,7 @@ impl DynamoTable {
         write: &PairingWrite,
         instance: &InstanceWrite,
     ) -> Result<TransactWriteItem, Fault> {
-        let change = instance_change(write, instance);
+        let change = instance_change(write, instance)?;
         let update = Update::builder()
             .table_name(&self.table)
             .key(KEY, text(self.home.instance_arn(instance_id(instance))))
@@ -343,18 +344,22 @@ fn instance_id(write: &InstanceWrite) -> &InstanceId {
 }
 
 /// What a write makes of the instance's item.
-fn instance_change(write: &PairingWrite, instance: &InstanceWrite) -> Expression {
+fn instance_change(write: &PairingWrite, instance: &InstanceWrite) -> Result<Expression, Fault> {
     let generation = number(write.pairing.generation.get());
-    match instance {
+    Ok(match instance {
         InstanceWrite::Pair {
             instance_id,
             address,
             deadline_ms,
+            origin,
         } => Expression {
-            update: Some(
+            update: Some(if origin.is_some() {
                 "SET #kind = :kind, instance_id = :id, #state = :paired, #node = :node, #generation = :generation, \
-                 address = :address, deadline_ms = :deadline",
-            ),
+                 address = :address, deadline_ms = :deadline, origin = :origin"
+            } else {
+                "SET #kind = :kind, instance_id = :id, #state = :paired, #node = :node, #generation = :generation, \
+                 address = :address, deadline_ms = :deadline"
+            }),
             condition: Some("attribute_not_exists(pk) OR #state = :paired"),
             names: vec![
                 ("#kind", "kind"),
@@ -362,7 +367,7 @@ fn instance_change(write: &PairingWrite, instance: &InstanceWrite) -> Expression
                 ("#node", "node"),
                 ("#generation", "generation"),
             ],
-            values: vec![
+            values: [
                 (":kind", text("instance")),
                 (":id", text(instance_id.as_str())),
                 (":paired", text("paired")),
@@ -370,7 +375,15 @@ fn instance_change(write: &PairingWrite, instance: &InstanceWrite) -> Expression
                 (":generation", generation),
                 (":address", text(address.to_string())),
                 (":deadline", number(*deadline_ms)),
-            ],
+            ]
+            .into_iter()
+            .chain(
+                origin
+                    .as_ref()
+                    .map(|origin| Ok((":origin", origin_value(origin)?)))
+                    .transpose()?,
+            )
+            .collect(),
         },
         InstanceWrite::Release(instance_id) => Expression {
             update: Some("SET #kind = :kind, instance_id = :id, #state = :released"),
@@ -389,5 +402,5 @@ fn instance_change(write: &PairingWrite, instance: &InstanceWrite) -> Expression
             names: Vec::new(),
             values: vec![(":generation", generation)],
         },
-    }
+    })
 }

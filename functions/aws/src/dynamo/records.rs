@@ -71,7 +71,7 @@ impl DynamoTable {
         record: &RequestRecord,
         expected_version: u64,
     ) -> Result<bool, Fault> {
-        let mut item = record_item(self.request_key(key), "request", record)?;
+        let mut item = record_item(self.request_key(key), "request", record, MAX_RECORD_BYTES)?;
         item.insert("version".to_owned(), number(expected_version + 1));
         item.insert(
             "generation".to_owned(),
@@ -105,7 +105,7 @@ impl DynamoTable {
         key: &AttemptKey,
         record: &AttemptRecord,
     ) -> Result<bool, Fault> {
-        let mut item = record_item(self.attempt_key(key), "attempt", record)?;
+        let mut item = record_item(self.attempt_key(key), "attempt", record, MAX_RECORD_BYTES)?;
         item.insert("client_token".to_owned(), text(&record.call.client_token));
         item.insert("expires_at_s".to_owned(), number(expires_at_s()));
         self.put(item, version_is(0)).await
@@ -121,7 +121,7 @@ impl DynamoTable {
             update: Some("SET answer = :answer"),
             condition: Some("attribute_exists(pk)"),
             names: Vec::new(),
-            values: vec![(":answer", text(json(&key, answer)?))],
+            values: vec![(":answer", text(json(&key, answer, MAX_RECORD_BYTES)?))],
         };
         if self.update(key.clone(), change).await? {
             return Ok(());
@@ -141,7 +141,7 @@ impl DynamoTable {
     }
 
     pub(super) async fn write_heartbeat(&self, record: &HeartbeatRecord) -> Result<(), Fault> {
-        let mut item = record_item(self.heartbeat_key(), "heartbeat", record)?;
+        let mut item = record_item(self.heartbeat_key(), "heartbeat", record, MAX_RECORD_BYTES)?;
         item.insert("received_ms".to_owned(), number(record.received_ms));
         let newer = Expression {
             condition: Some("attribute_not_exists(pk) OR received_ms < :received_ms"),
@@ -152,7 +152,12 @@ impl DynamoTable {
     }
 
     pub(super) async fn write_node_states(&self, record: &NodeStatesRecord) -> Result<(), Fault> {
-        let mut item = record_item(self.node_states_key(), "node-states", record)?;
+        let mut item = record_item(
+            self.node_states_key(),
+            "node-states",
+            record,
+            MAX_RECORD_BYTES,
+        )?;
         item.insert("observed_ms".to_owned(), number(record.observed_ms));
         let newer = Expression {
             condition: Some("attribute_not_exists(pk) OR observed_ms < :observed_ms"),
@@ -179,8 +184,14 @@ pub(super) fn version_is(version: u64) -> Expression {
     }
 }
 
-fn record_item(key: String, kind: &str, record: &impl Serialize) -> Result<Item, Fault> {
-    let record = json(&key, record)?;
+/// An item with `record` as a JSON text of at most `max_bytes`.
+pub(super) fn record_item(
+    key: String,
+    kind: &str,
+    record: &impl Serialize,
+    max_bytes: usize,
+) -> Result<Item, Fault> {
+    let record = json(&key, record, max_bytes)?;
     Ok(HashMap::from([
         (KEY.to_owned(), text(key)),
         ("kind".to_owned(), text(kind)),
@@ -188,7 +199,7 @@ fn record_item(key: String, kind: &str, record: &impl Serialize) -> Result<Item,
     ]))
 }
 
-fn json(key: &str, record: &impl Serialize) -> Result<String, Fault> {
+fn json(key: &str, record: &impl Serialize, max_bytes: usize) -> Result<String, Fault> {
     let json = serde_json::to_string(record).map_err(|error| {
         invalid(
             "PutItem",
@@ -196,9 +207,9 @@ fn json(key: &str, record: &impl Serialize) -> Result<String, Fault> {
             &format!("item {key}: {error}"),
         )
     })?;
-    if json.len() > MAX_RECORD_BYTES {
+    if json.len() > max_bytes {
         let message = format!(
-            "item {key}: {} bytes, the table takes {MAX_RECORD_BYTES} in one record",
+            "item {key}: {} bytes, the table takes {max_bytes} in this record",
             json.len()
         );
         return Err(invalid("PutItem", "RecordTooLarge", &message));

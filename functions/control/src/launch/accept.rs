@@ -1,21 +1,28 @@
-//! Accepting a request: which of its nodes are to be launched, by what plan, and by when they must join.
+//! Accepting a request: which of its nodes are to be launched, by what plan, and by when they must join. What the
+//! policy does not name or the caps do not leave room for is refused here, before anything is spent on it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use spillway_core::config::Policy;
-use spillway_core::hostlist;
+use spillway_core::config::{DEFAULT_LAUNCHES_PER_HOUR_PER_NODE, Policy};
+use spillway_core::hostlist::{self, Hostlist};
 use spillway_core::message::{JoinDeadline, ReportBody, ResumeRequest};
 use spillway_core::name::NodeName;
-use spillway_core::pairing::{Event, LaunchKey, Verdict};
-use spillway_core::plan::{self, LaunchPlan};
-use tracing::info;
+use spillway_core::pairing::{DueAction, Event, LaunchKey, Verdict};
+use spillway_core::plan::{self, LaunchPlan, Refused};
+use spillway_core::usage::{OVER_LIMIT, Reservation};
+use tracing::{info, warn};
 
 use super::LaunchError;
+use crate::caps;
 use crate::fault::Fault;
-use crate::names::distinct;
+use crate::names::{MAX_NAMES, NamesError, distinct};
 use crate::pairings::{Applied, apply, ask_termination, released};
-use crate::ports::{Clock, Control, MAX_DELAY_SECONDS, Queues, Table};
+use crate::ports::{Clock, Control, Ec2, MAX_DELAY_SECONDS, Queues, Table};
 use crate::tally::{self, Tally};
+
+/// Most names that the jobs of one message have together. A node that is not shared has one job, and a shared one
+/// some: four times a message's nodes is more than a resume file ever named.
+const MAX_JOB_NAMES: usize = 4 * MAX_NAMES;
 
 /// How many nodes one join timer names.
 const MAX_TIMER_NODES: usize = 2_000;
@@ -23,12 +30,15 @@ const MAX_TIMER_NODES: usize = 2_000;
 /// Puts the resume to each node's pairing and plans the launch of those that need an instance.
 pub(super) async fn accept<T: Table, Q: Queues, C: Clock>(
     control: &Control<T, Q, C>,
+    ec2: &impl Ec2,
     key: &LaunchKey,
     request: &ResumeRequest,
     tally: &mut Tally,
 ) -> Result<LaunchPlan, LaunchError> {
-    let nodes = distinct(&request.nodes)?;
+    check_jobs(request)?;
     let policy = control.table.policy().await?;
+    let nodes = distinct(&request.nodes)?;
+    let nodes = to_accept(control, policy.as_ref(), nodes, tally).await?;
     // The timers first: should this worker die, what it accepted is not left without a deadline.
     set_join_timers(control, request, policy.as_ref(), &nodes).await?;
     let events = nodes.into_iter().map(|node| {
@@ -39,6 +49,11 @@ pub(super) async fn accept<T: Table, Q: Queues, C: Clock>(
                 generation: request.generation,
                 launch: key.clone(),
                 deadline_ms,
+                launches_per_hour: policy
+                    .as_ref()
+                    .map_or(DEFAULT_LAUNCHES_PER_HOUR_PER_NODE, |policy| {
+                        policy.limits.launches_per_hour_per_node
+                    }),
             },
         )
     });
@@ -51,6 +66,11 @@ pub(super) async fn accept<T: Table, Q: Queues, C: Clock>(
     });
     tally.add(tally::NODES_RESUMED, applied.len() - stale.len());
     tally.add(tally::NODES_STALE, stale.len());
+    tally.add(tally::NODES_FAILED, names(&applied, fails).len());
+    tally.add(
+        tally::NODES_OVER_LIMIT,
+        names(&applied, fails_by_limit).len(),
+    );
     info!(
         request_id = %request.request_id,
         part = request.part,
@@ -62,10 +82,68 @@ pub(super) async fn accept<T: Table, Q: Queues, C: Clock>(
         to_launch.len(),
         stale.len(),
     );
-    Ok(policy.map_or_else(
-        || plan::refuse_without_policy(&to_launch),
-        |policy| plan::plan_launch(request, &to_launch, &policy),
-    ))
+    let Some(policy) = policy else {
+        return Ok(plan::refuse_without_policy(&to_launch));
+    };
+    let Reservation { granted, refused } =
+        caps::reserve(control, ec2, key, request, &to_launch, &policy).await?;
+    for Refused { nodes, reason } in &refused {
+        warn!(request_id = %request.request_id, nodes, reason, "not launched");
+    }
+    tally.add(tally::NODES_OVER_LIMIT, to_launch.len() - granted.len());
+    let mut plan = plan::plan_launch(request, &granted, &policy);
+    plan.refused.extend(refused);
+    Ok(plan)
+}
+
+/// What a job names is expanded too: no text may make that more than a message may have.
+fn check_jobs(request: &ResumeRequest) -> Result<(), NamesError> {
+    let jobs = request.jobs.iter();
+    let lists = jobs.filter_map(|job| Hostlist::parse(&job.nodes_resume).ok());
+    let names: usize = lists.map(|list| list.len()).sum();
+    if names > MAX_JOB_NAMES {
+        return Err(NamesError::TooMany { names });
+    }
+    Ok(())
+}
+
+/// The nodes that the policy names, and as many of the others as are told that it does not: each of those gets an item
+/// in the table, and anyone who may send can make up names.
+async fn to_accept<T: Table, Q: Queues, C: Clock>(
+    control: &Control<T, Q, C>,
+    policy: Option<&Policy>,
+    nodes: BTreeSet<NodeName>,
+    tally: &mut Tally,
+) -> Result<BTreeSet<NodeName>, Fault> {
+    let is_named = |node: &NodeName| policy.is_some_and(|policy| policy.group_of(node).is_some());
+    let (mut accepted, others): (BTreeSet<_>, BTreeSet<_>) = nodes.into_iter().partition(is_named);
+    if others.is_empty() {
+        return Ok(accepted);
+    }
+    let told = caps::tell_unknown(control, others.len()).await?;
+    tally.add(tally::NODES_UNKNOWN, others.len());
+    warn!(
+        nodes = others.len(),
+        told, "a resume names nodes that the policy does not name"
+    );
+    accepted.extend(others.into_iter().take(told));
+    Ok(accepted)
+}
+
+/// Whether the resume was accepted and the node failed at once.
+fn fails(applied: &Applied) -> bool {
+    applied.transition.verdict == Verdict::Accepted && reason(applied).is_some()
+}
+
+fn fails_by_limit(applied: &Applied) -> bool {
+    fails(applied) && reason(applied).is_some_and(|reason| reason.starts_with(OVER_LIMIT))
+}
+
+fn reason(applied: &Applied) -> Option<&str> {
+    match &applied.transition.next.update_due.as_ref()?.action {
+        DueAction::Fail { reason } => Some(reason),
+        DueAction::Address { .. } => None,
+    }
 }
 
 /// The request's own deadline, or the node group's where that is sooner.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use spillway_core::hostlist;
 use spillway_core::name::{InstanceId, NodeName};
-use spillway_core::pairing::{Event, LaunchKey, PairingState};
+use spillway_core::pairing::{Event, LaunchKey, NOT_LAUNCHED_IN_TIME_REASON, PairingState};
 use spillway_core::plan::{CallPlace, Chunk, LaunchCall, Recipe};
 use spillway_core::tag;
 use tracing::{info, warn};
@@ -14,9 +14,9 @@ use super::doubt::{Doubt, Outcome};
 use super::history::History;
 use super::{Budget, LaunchError, Progress};
 use crate::names::distinct;
-use crate::pairings::{apply, ask_termination};
+use crate::pairings::{apply, apply_of, ask_termination};
 use crate::ports::{Clock, Control, Ec2, InstanceSeen, Queues, Table};
-use crate::record::{AttemptKey, AttemptRecord};
+use crate::record::{AttemptKey, AttemptRecord, Origin};
 use crate::tally::{self, Tally};
 
 /// How long a throttled call is left alone: EC2's buckets refill by 2 a second.
@@ -45,6 +45,8 @@ pub(super) struct Work<'a, T, Q, C, E> {
     /// Those of the chunk's node group.
     pub recipes: &'a [Recipe],
     pub budget: Budget,
+    /// EC2 is asked for nothing more after this, Unix milliseconds: the caps no longer hold what the launch was granted.
+    pub ends_ms: u64,
 }
 
 /// The chunk's nodes as they stand.
@@ -58,8 +60,13 @@ struct Standing {
 }
 
 impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
-    /// Goes on until nothing is left to do or something must be waited for.
-    pub(super) async fn advance(&self, tally: &mut Tally) -> Result<Progress, LaunchError> {
+    /// Goes on until nothing is left to do or something must be waited for. When nothing is left, `launched` is how
+    /// many instances were launched for the chunk in all.
+    pub(super) async fn advance(
+        &self,
+        launched: &mut usize,
+        tally: &mut Tally,
+    ) -> Result<Progress, LaunchError> {
         let nodes = distinct(&self.chunk.nodes)?;
         let mut history = match self.recall().await? {
             Recalled::History(history) => history,
@@ -74,9 +81,14 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
             let standing = self.standing(&nodes, &history).await?;
             let missing = standing.wanted.len().saturating_sub(waiting);
             if missing > 0 {
+                let missing_nodes = &standing.wanted[waiting..];
+                if self.control.clock.now_ms() >= self.ends_ms {
+                    let reason = NOT_LAUNCHED_IN_TIME_REASON.to_owned();
+                    self.give_up(missing_nodes, reason, tally).await?;
+                    continue;
+                }
                 let Some(recipe) = history.next_recipe else {
-                    self.give_up(&standing.wanted[waiting..], &history, tally)
-                        .await?;
+                    self.give_up(missing_nodes, history.reason(), tally).await?;
                     continue;
                 };
                 if history.throttled {
@@ -98,7 +110,7 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
                     seconds: ADDRESS_WAIT_SECONDS,
                 });
             }
-            self.give_back(&history, &standing).await?;
+            *launched = self.give_back(&history, &standing).await?;
             self.name(&standing.paired).await;
             return Ok(Progress::Done);
         }
@@ -240,7 +252,7 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
             };
             events.push((node.clone(), event));
         }
-        let applied = apply(self.control, events).await?;
+        let applied = apply_of(self.control, events, Some(&self.origin())).await?;
         let over = applied
             .into_iter()
             .filter_map(|applied| applied.transition.release);
@@ -268,10 +280,9 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
     async fn give_up(
         &self,
         nodes: &[NodeName],
-        history: &History,
+        reason: String,
         tally: &mut Tally,
     ) -> Result<(), LaunchError> {
-        let reason = history.reason();
         warn!(request_id = %self.launch.request_id, nodes = hostlist::fold(nodes), reason, "nodes will not come");
         let event = Event::NotLaunched {
             launch: self.launch.clone(),
@@ -290,8 +301,13 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
     }
 
     /// Releases what no node of the chunk took: everything that bears its tags, also what no attempt knows of. Asks
-    /// for the termination of whatever was released before, too: who did it may have died before it could ask.
-    async fn give_back(&self, history: &History, standing: &Standing) -> Result<(), LaunchError> {
+    /// for the termination of whatever was released before, too: who did it may have died before it could ask. Answers
+    /// how many instances there are and were.
+    async fn give_back(
+        &self,
+        history: &History,
+        standing: &Standing,
+    ) -> Result<usize, LaunchError> {
         let mut tags = self.place(0).tags();
         tags.remove(tag::ATTEMPT);
         let found = self.ec2.find(&tags).await?;
@@ -302,9 +318,12 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
         let all: BTreeSet<InstanceId> = history.instances.iter().cloned().chain(found).collect();
         let spare: Vec<InstanceId> = all.difference(&standing.taken).cloned().collect();
         if !spare.is_empty() {
-            self.control.table.release_unpaired(&spare).await?;
+            let origin = self.origin();
+            self.control.table.release_unpaired(&spare, &origin).await?;
         }
-        Ok(ask_termination(self.control, all).await?)
+        let count = all.len();
+        ask_termination(self.control, all).await?;
+        Ok(count)
     }
 
     async fn release(&self, ids: BTreeSet<InstanceId>) -> Result<(), LaunchError> {
@@ -312,7 +331,8 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
             return Ok(());
         }
         let list: Vec<InstanceId> = ids.iter().cloned().collect();
-        self.control.table.release_unpaired(&list).await?;
+        let origin = self.origin();
+        self.control.table.release_unpaired(&list, &origin).await?;
         Ok(ask_termination(self.control, ids).await?)
     }
 
@@ -364,6 +384,14 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
             call,
             tags,
             budget: self.budget,
+            ends_ms: self.ends_ms,
+        }
+    }
+
+    fn origin(&self) -> Origin {
+        Origin {
+            launch: self.launch.clone(),
+            node_group: self.chunk.node_group.clone(),
         }
     }
 

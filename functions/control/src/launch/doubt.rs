@@ -38,6 +38,8 @@ pub(super) struct Doubt<'a, E, C> {
     /// The tags that only its instances bear.
     pub tags: &'a std::collections::BTreeMap<String, String>,
     pub budget: Budget,
+    /// The call is not repeated after this, Unix milliseconds.
+    pub ends_ms: u64,
 }
 
 impl<E: Ec2, C: Clock> Doubt<'_, E, C> {
@@ -62,6 +64,9 @@ impl<E: Ec2, C: Clock> Doubt<'_, E, C> {
                 "an earlier worker's call had launched everything"
             );
             return Ok(known(found, Vec::new()));
+        }
+        if self.clock.now_ms() >= self.ends_ms {
+            return Ok(known(self.look(found, false).await?, Vec::new()));
         }
         self.call(true).await
     }
