@@ -88,6 +88,10 @@ pub struct DueUpdate {
     pub number: u64,
     /// Since when it is due, Unix milliseconds.
     pub since_ms: u64,
+    /// How often it went unanswered. Each attempt is told of anew, and a resend timer counts only for the attempt it
+    /// was set for: so timers never multiply.
+    #[serde(default)]
+    pub attempt: u32,
     /// What.
     pub action: DueAction,
 }
@@ -168,6 +172,11 @@ pub enum Event {
         generation: Generation,
         /// The update's number.
         number: u64,
+    },
+    /// Nobody has acknowledged the update that is due: it is to be told again.
+    Unanswered {
+        /// The attempt that a resend timer was set for; absent where the agent asks for all that is due.
+        attempt: Option<u32>,
     },
     /// The agent or slurmctld would not take an update, and sending it again would change nothing.
     Dismissed {

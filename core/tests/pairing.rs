@@ -219,6 +219,15 @@ fn answers() -> Vec<(&'static str, Event, u64)> {
             },
         ),
         at(
+            "the resend timer of the first attempt",
+            Event::Unanswered { attempt: Some(0) },
+        ),
+        at(
+            "the resend timer of another attempt",
+            Event::Unanswered { attempt: Some(7) },
+        ),
+        at("the agent says hello", Event::Unanswered { attempt: None }),
+        at(
             "its update is dismissed",
             Event::Dismissed {
                 generation: g(5),
@@ -255,6 +264,9 @@ fn line(transition: &Transition) -> String {
             write!(text, ", tell Slurm {reason:?}").expect("writing to a string");
         }
         None => {}
+    }
+    if let Some(due) = next.update_due.as_ref().filter(|due| due.attempt > 0) {
+        write!(text, ", attempt {}", due.attempt).expect("writing to a string");
     }
     if *launch {
         text.push_str(", LAUNCH");
@@ -364,6 +376,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         1 => (id(), reason()).prop_map(|(id, reason)| Event::Failed { instance: instance(id), reason }),
         1 => (1_u64..40).prop_map(|n| Event::Deadline { generation: generation(n) }),
         3 => (1_u64..40, 0_u64..6).prop_map(|(n, number)| Event::Acknowledged { generation: generation(n), number }),
+        1 => prop::option::of(0_u32..4).prop_map(|attempt| Event::Unanswered { attempt }),
         1 => (1_u64..40, 0_u64..6).prop_map(|(n, number)| Event::Dismissed { generation: generation(n), number }),
     ]
 }
@@ -424,6 +437,12 @@ proptest! {
                 prop_assert!(next.instance().is_none());
             }
             let twice = next.on(&event, now_ms);
+            // Each hello asks anew, by intent.
+            if matches!(event, Event::Unanswered { attempt: None }) {
+                prop_assert_eq!(next.instance(), twice.next.instance());
+                pairing = transition.next;
+                continue;
+            }
             prop_assert_ne!(twice.verdict, Verdict::Accepted, "{:?} twice on {:?}", event, pairing);
             prop_assert_eq!(&twice.next, next);
             pairing = transition.next;

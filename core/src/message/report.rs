@@ -24,6 +24,8 @@ pub enum ReportBody {
     Failed(NodeFailed),
     /// Timer: send again what is still unacknowledged.
     Resend(Resend),
+    /// Timer: look what became of a command.
+    Command(CommandSent),
     /// Timer: fail what has not joined.
     JoinDeadline(JoinDeadline),
 }
@@ -185,8 +187,17 @@ pub struct NodeFailed {
 pub struct Resend {
     /// Hostlist of the nodes whose update was sent.
     pub nodes: String,
-    /// How often it was sent again before.
+    /// How often it had gone unanswered by then: the timer is about this attempt and no later one.
     pub attempt: u32,
+}
+
+/// Timer on the reports queue: by now an SSM command has ended, one way or another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CommandSent {
+    /// SSM's id of the command.
+    pub command_id: String,
+    /// The managed nodes it was sent to.
+    pub head_nodes: Vec<String>,
 }
 
 /// Timer on the reports queue.

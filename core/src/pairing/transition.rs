@@ -52,6 +52,7 @@ impl Pairing {
             Event::Acknowledged { generation, number } => {
                 self.on_acknowledged(*generation, *number)
             }
+            Event::Unanswered { attempt } => self.on_unanswered(*attempt),
             Event::Dismissed { generation, number } => Transition {
                 admit: None,
                 ..self.on_acknowledged(*generation, *number)
@@ -256,6 +257,17 @@ impl Pairing {
         }
     }
 
+    fn on_unanswered(&self, attempt: Option<u32>) -> Transition {
+        let mut next = self.clone();
+        match &mut next.update_due {
+            Some(due) if attempt.is_none_or(|attempt| attempt == due.attempt) => {
+                due.attempt = due.attempt.saturating_add(1);
+                self.accepted(next)
+            }
+            _ => self.stale(),
+        }
+    }
+
     /// The node will not come: tell slurmctld, let the instance go.
     fn failed(&self, reason: &str, now_ms: u64) -> Transition {
         let mut next = self.clone();
@@ -288,6 +300,7 @@ impl Pairing {
         self.update_due = Some(DueUpdate {
             number: self.update_number,
             since_ms: now_ms,
+            attempt: 0,
             action,
         });
     }

@@ -32,7 +32,7 @@ async fn main() -> Result<(), Error> {
             queues: queues.clone(),
             clock: SystemClock,
         };
-        let work = async |nodes| deliver(control, &nodes, Some(0)).await;
+        let work = async |nodes| deliver(control, &nodes).await;
         Ok::<DynamoDbEventResponse, Error>(handle_changes(invocation, event.payload, work).await)
     }))
     .await

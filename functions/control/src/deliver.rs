@@ -6,10 +6,10 @@ use spillway_core::envelope::{
     ENVELOPE_LIFE_MS, Envelope, MAX_ENVELOPE_BYTES, Update, UpdateAction,
 };
 use spillway_core::hostlist::{self, Hostlist};
-use spillway_core::message::{ReportBody, Resend};
+use spillway_core::message::{HEARTBEAT_STALE_MS, ReportBody, Resend};
 use spillway_core::name::{Generation, NodeName, RequestId};
 use spillway_core::pairing::{DueAction, Pairing};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::fault::Fault;
 use crate::ports::{Clock, Control, Queues, Table};
@@ -25,63 +25,75 @@ const MAX_UPDATE_NODES: usize = 300;
 /// How many nodes one resend timer names: timers are small messages.
 const MAX_TIMER_NODES: usize = 2_000;
 
-/// Sends what is due for `nodes` now, and sets the timer that looks whether it was acknowledged.
-/// `attempt` counts how often the same was sent before; none is for an agent that says hello: the timers set
-/// before go on.
+/// Sends what is due for `nodes` now. The timer that looks whether it was acknowledged is set first: whatever
+/// happens to the envelope, what is due is looked at again. While the agent is away an update is sent once and then
+/// only its timers go on; the agent says hello when it is back.
 pub async fn deliver<T: Table, Q: Queues, C: Clock>(
     control: &Control<T, Q, C>,
     nodes: &BTreeSet<NodeName>,
-    attempt: Option<u32>,
 ) -> Result<Tally, Fault> {
     let mut tally = Tally::default();
     let nodes: Vec<NodeName> = nodes.iter().cloned().collect();
     let stored = control.table.pairings(&nodes).await?;
-    let due: Vec<Pairing> = stored
+    let mut due: Vec<Pairing> = stored
         .into_iter()
         .map(|s| s.record)
         .filter(|p| p.update_due.is_some())
         .collect();
-    if due.is_empty() {
-        return Ok(tally);
+    set_timers(control, &due).await?;
+    if due.iter().any(|p| attempt(p) > 0) && agent_is_away(control).await? {
+        due.retain(|p| attempt(p) == 0);
+        warn!(
+            nodes = nodes.len() - due.len(),
+            "updates wait for the agent, which has not been heard of"
+        );
     }
     for updates in pack(updates(&due)) {
-        send(control, updates, attempt.unwrap_or(0)).await?;
+        let envelope = envelope(&control.clock, updates);
+        control.queues.send_envelope(envelope).await?;
     }
     tally.add(tally::UPDATES_SENT, due.len());
-    if let Some(attempt) = attempt {
-        let names: Vec<&NodeName> = due.iter().map(|pairing| &pairing.node).collect();
-        set_timers(control, &names, attempt + 1).await?;
-    }
     Ok(tally)
 }
 
-/// Sets the timers that look whether what was sent to `nodes` is acknowledged.
-pub async fn set_timers<T: Table, Q: Queues, C: Clock>(
+fn attempt(pairing: &Pairing) -> u32 {
+    pairing.update_due.as_ref().map_or(0, |due| due.attempt)
+}
+
+/// Sets the timers that look whether what is due is acknowledged, each for nodes at one attempt.
+async fn set_timers<T: Table, Q: Queues, C: Clock>(
     control: &Control<T, Q, C>,
-    nodes: &[&NodeName],
-    attempt: u32,
+    due: &[Pairing],
 ) -> Result<(), Fault> {
-    for nodes in nodes.chunks(MAX_TIMER_NODES) {
-        let timer = Resend {
-            nodes: hostlist::fold(nodes),
-            attempt,
-        };
-        control
-            .queues
-            .send_report(ReportBody::Resend(timer), RESEND_SECONDS)
-            .await?;
+    let mut by_attempt: BTreeMap<u32, Vec<&NodeName>> = BTreeMap::new();
+    for pairing in due {
+        let nodes = by_attempt.entry(attempt(pairing)).or_default();
+        nodes.push(&pairing.node);
+    }
+    for (attempt, nodes) in by_attempt {
+        for nodes in nodes.chunks(MAX_TIMER_NODES) {
+            let nodes = hostlist::fold(nodes);
+            let timer = ReportBody::Resend(Resend { nodes, attempt });
+            control.queues.send_report(timer, RESEND_SECONDS).await?;
+        }
     }
     Ok(())
 }
 
-async fn send<T: Table, Q: Queues, C: Clock>(
+/// An agent not heard of for long is away. Reports that wait in a long queue make it look so too.
+async fn agent_is_away<T: Table, Q: Queues, C: Clock>(
     control: &Control<T, Q, C>,
-    updates: Vec<Update>,
-    attempt: u32,
-) -> Result<(), Fault> {
-    let issued_ms = control.clock.now_ms();
+) -> Result<bool, Fault> {
+    let now_ms = control.clock.now_ms();
+    let heartbeat = control.table.heartbeat().await?;
+    Ok(heartbeat.is_none_or(|heard| now_ms.saturating_sub(heard.received_ms) > HEARTBEAT_STALE_MS))
+}
+
+/// An envelope of now, for a bundle of updates.
+fn envelope<C: Clock>(clock: &C, updates: Vec<Update>) -> Envelope {
+    let issued_ms = clock.now_ms();
     let envelope = Envelope {
-        envelope_id: control.clock.fresh_id(),
+        envelope_id: clock.fresh_id(),
         issued_ms,
         expires_ms: issued_ms + ENVELOPE_LIFE_MS,
         updates,
@@ -92,13 +104,12 @@ async fn send<T: Table, Q: Queues, C: Clock>(
             envelope_id = envelope.envelope_id,
             generation = %update.generation,
             nodes = update.nodes,
-            attempt,
             "update {} for {}",
             verb(&update.action),
             update.nodes,
         );
     }
-    control.queues.send_envelope(envelope).await
+    envelope
 }
 
 fn verb(action: &UpdateAction) -> &'static str {

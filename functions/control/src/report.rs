@@ -5,14 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use spillway_core::envelope::MAX_REASON_CHARS;
 use spillway_core::message::{
-    Acknowledge, HEARTBEAT_STALE_MS, Heartbeat, JoinDeadline, NodeFailed, NodeReady, NodeStates,
-    RefusalReason, ReportBody, Resend, UpdateOutcome,
+    Acknowledge, Heartbeat, JoinDeadline, NodeFailed, NodeReady, NodeStates, RefusalReason,
+    ReportBody, Resend, UpdateOutcome,
 };
 use spillway_core::name::{InstanceId, NodeName};
 use spillway_core::pairing::{Event, Verdict};
 use tracing::{info, warn};
 
-use crate::deliver::{deliver, set_timers};
 use crate::fault::Fault;
 use crate::names::{NamesError, distinct};
 use crate::pairings::{Applied, apply, ask_termination, released};
@@ -20,7 +19,7 @@ use crate::ports::{Clock, Control, MAX_DELAY_SECONDS, Queues, Table};
 use crate::record::{HeartbeatRecord, NodeStatesRecord};
 use crate::tally::{self, Tally};
 
-/// How often it is looked whether an update was acknowledged: for an hour. By then its node's deadline has
+/// How often an update is told again: for an hour. By then its node's deadline has
 /// long passed, and an agent that comes back says hello.
 const MAX_RESENDS: u32 = 120;
 
@@ -48,6 +47,7 @@ pub async fn report<T: Table, Q: Queues, C: Clock>(
         ReportBody::Ready(ready) => joined(control, ready).await,
         ReportBody::Failed(failed) => cannot_join(control, failed).await,
         ReportBody::Resend(resend) => resend_due(control, resend).await,
+        ReportBody::Command(_) => Ok(Tally::default()),
         ReportBody::JoinDeadline(deadline) => deadline_passed(control, deadline).await,
     }
 }
@@ -123,7 +123,7 @@ async fn heard<T: Table, Q: Queues, C: Clock>(
             nodes = due.len(),
             "the agent says hello; it is told what is due now"
         );
-        tally.merge(&deliver(control, &due, None).await?);
+        ask_again(control, due, None).await?;
     }
     Ok(tally)
 }
@@ -227,48 +227,39 @@ async fn resend_due<T: Table, Q: Queues, C: Clock>(
     control: &Control<T, Q, C>,
     resend: Resend,
 ) -> Result<Tally, ReportError> {
-    let nodes = distinct(&resend.nodes)?;
-    let names: Vec<NodeName> = nodes.iter().cloned().collect();
+    let names: Vec<NodeName> = distinct(&resend.nodes)?.into_iter().collect();
     let stored = control.table.pairings(&names).await?;
-    let due: BTreeSet<NodeName> = stored
-        .into_iter()
-        .filter(|s| s.record.update_due.is_some())
-        .map(|s| s.record.node)
-        .collect();
+    let unanswered = stored.into_iter().map(|s| s.record).filter(|pairing| {
+        let due = pairing.update_due.as_ref();
+        due.is_some_and(|due| due.attempt == resend.attempt)
+    });
+    let unanswered: Vec<NodeName> = unanswered.map(|pairing| pairing.node).collect();
     let mut tally = Tally::default();
-    if due.is_empty() {
+    if unanswered.is_empty() {
         return Ok(tally);
     }
-    tally.add(tally::UPDATES_UNACKNOWLEDGED, due.len());
-    if resend.attempt > MAX_RESENDS {
+    tally.add(tally::UPDATES_UNACKNOWLEDGED, unanswered.len());
+    if resend.attempt >= MAX_RESENDS {
         warn!(
-            nodes = due.len(),
+            nodes = unanswered.len(),
             attempts = resend.attempt,
             "updates were never acknowledged; given up"
         );
         return Ok(tally);
     }
-    if agent_is_away(control).await? {
-        warn!(
-            nodes = due.len(),
-            "updates wait for the agent, which has not been heard of"
-        );
-        let due: Vec<&NodeName> = due.iter().collect();
-        set_timers(control, &due, resend.attempt + 1).await?;
-        return Ok(tally);
-    }
-    tally.merge(&deliver(control, &due, Some(resend.attempt)).await?);
+    ask_again(control, unanswered, Some(resend.attempt)).await?;
     Ok(tally)
 }
 
-/// While the agent is away nothing is sent again; it says hello when it is back. The timers go on, for reports that
-/// wait in a long queue make it look away too.
-async fn agent_is_away<T: Table, Q: Queues, C: Clock>(
+/// Has `callback` tell Slurm again what is due for `nodes`: the change of the attempt wakes it.
+async fn ask_again<T: Table, Q: Queues, C: Clock>(
     control: &Control<T, Q, C>,
-) -> Result<bool, Fault> {
-    let now_ms = control.clock.now_ms();
-    let heartbeat = control.table.heartbeat().await?;
-    Ok(heartbeat.is_none_or(|heard| now_ms.saturating_sub(heard.received_ms) > HEARTBEAT_STALE_MS))
+    nodes: impl IntoIterator<Item = NodeName>,
+    attempt: Option<u32>,
+) -> Result<(), Fault> {
+    let event = Event::Unanswered { attempt };
+    let events = nodes.into_iter().map(|node| (node, event.clone()));
+    apply(control, events.collect()).await.map(drop)
 }
 
 async fn deadline_passed<T: Table, Q: Queues, C: Clock>(

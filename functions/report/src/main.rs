@@ -17,7 +17,6 @@ async fn main() -> Result<(), Error> {
     let urls = QueueUrls {
         suspend: environment.suspend_queue_url,
         reports: environment.reports_queue_url,
-        updates: environment.updates_queue_url,
         dead_letter: environment.dead_letter_queue_url,
         ..QueueUrls::default()
     };

@@ -1,4 +1,4 @@
-//! The loop over a batch of the table's changes: which nodes have an update newly due.
+//! The loop over a batch of the table's changes: which nodes have an update to be told, or to be told again.
 
 use std::collections::BTreeSet;
 
@@ -25,6 +25,8 @@ struct Image {
 #[derive(Debug, PartialEq, Deserialize)]
 struct Due {
     number: u64,
+    #[serde(default)]
+    attempt: u32,
 }
 
 /// Hands the nodes of a batch whose update is newly due to `work`, all together. Where that fails, the batch
@@ -78,7 +80,7 @@ pub async fn handle(
     response
 }
 
-/// The node, if the change made an update due that was not due before.
+/// The node, if the change made an update due that was not due before, or due again.
 fn newly_due(record: EventRecord) -> Result<Option<NodeName>, String> {
     if record.change.new_image.is_empty() {
         return Ok(None);

@@ -70,6 +70,14 @@ async fn an_update_settled_or_unchanged_wakes_nobody() {
     assert!(nodes.is_empty() && again.is_empty());
 }
 
+/// `report` raised the attempt: the update is to be told again.
+#[tokio::test]
+async fn an_update_that_went_unanswered_is_handed_on_again() {
+    let (nodes, again) = run("unanswered.json", || Ok(Tally::default())).await;
+    assert_eq!(nodes, ["burst-1"]);
+    assert!(again.is_empty());
+}
+
 #[tokio::test]
 async fn a_failure_has_the_changes_from_the_first_due_one_on_delivered_again() {
     for result in [throttled, || panic!("a bug")] {
