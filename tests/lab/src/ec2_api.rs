@@ -6,7 +6,7 @@
 
 mod answer;
 mod params;
-mod read;
+pub(crate) mod read;
 mod template_xml;
 mod writer;
 
@@ -129,10 +129,16 @@ impl Ec2Api {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn call(&self, form: &[u8], request_id: &str) -> Ec2Result<String> {
+    /// Reads a call without carrying it out. The launch templates it names are in the model then.
+    pub(crate) async fn understand(&self, form: &[u8]) -> Ec2Result<Request> {
         let pairs = form_urlencoded::parse(form).into_owned();
         let request = Request::read(Params::from_pairs(pairs))?;
         self.fetch_templates(&request).await?;
+        Ok(request)
+    }
+
+    async fn call(&self, form: &[u8], request_id: &str) -> Ec2Result<String> {
+        let request = self.understand(form).await?;
         self.with(|ec2, now_ms| answer::answer(ec2, now_ms, &request, request_id))
     }
 

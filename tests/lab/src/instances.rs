@@ -14,11 +14,13 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use crate::authorize::Authorizer;
 use crate::ec2_api::{Ec2Api, TemplateSource, parse_launch_template_versions};
 use crate::emulator::root::{RootClient, RootError};
 use crate::hypervisor::{
     AssumeRole, Hypervisor, Instance, InstanceRole, PoweredOff, SessionCredentials,
 };
+use crate::proxy::Principals;
 
 /// How long a role session lasts: STS's default.
 const SESSION_LIFETIME: Duration = Duration::from_hours(1);
@@ -49,9 +51,16 @@ impl TemplateSource for EmulatorTemplates {
     }
 }
 
-/// Role sessions from the emulator's STS.
+/// Role sessions from the emulator's STS. The proxy learns whose they are.
 #[derive(Debug)]
-pub struct EmulatorSessions(pub RootClient);
+pub struct EmulatorSessions {
+    /// For `AssumeRole`.
+    pub root: RootClient,
+    /// Learns which instance a key was handed out to.
+    pub authorizer: Authorizer,
+    /// Gives the key the instance's id as its name in the journal.
+    pub principals: Principals,
+}
 
 impl AssumeRole for EmulatorSessions {
     fn assume_role<'a>(
@@ -61,10 +70,14 @@ impl AssumeRole for EmulatorSessions {
     ) -> BoxFuture<'a, Result<SessionCredentials, String>> {
         async move {
             let session = self
-                .0
+                .root
                 .assume_role(role_arn, session_name)
                 .await
                 .map_err(|error| error.to_string())?;
+            let key = &session.access_key_id;
+            let instance_arn = format!("arn:aws:ec2:{REGION}:{ACCOUNT}:instance/{session_name}");
+            self.authorizer.handed_out(key, &instance_arn);
+            self.principals.register(key, session_name);
             Ok(SessionCredentials {
                 access_key_id: session.access_key_id,
                 secret_access_key: session.secret_access_key,

@@ -31,9 +31,31 @@ pub struct Call {
     pub request_bytes: u64,
     /// Size of the answer's body.
     pub response_bytes: u64,
+    /// What the proxy decided, where authorization is left to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization: Option<Authorization>,
     /// The id of the fault that fired on this call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,
+}
+
+/// What the proxy decided on a call (`authorize::scope` lists the operations).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Authorization {
+    /// The caller's policies allow it.
+    Allowed,
+    /// They do not allow this action on this resource, and the call needs that.
+    Refused {
+        /// `service:Action`.
+        action: String,
+        /// The resource's ARN.
+        resource: String,
+    },
+    /// Nobody known signed it.
+    Unsigned,
+    /// The lab cannot judge it, and refused it for that.
+    Unknown,
 }
 
 /// The journal of one lab. Cheap to clone; lines of concurrent calls do not mix.

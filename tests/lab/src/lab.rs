@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::process::Command;
 use tokio::task::JoinSet;
 
+use crate::authorize::Authorizer;
 use crate::cloud::Cloud;
 use crate::deploy::Deployment;
 use crate::ec2_api::Ec2Api;
@@ -123,8 +124,12 @@ pub struct Lab {
     pub agent: Agent,
     /// The stack's outputs.
     pub outputs: BTreeMap<String, String>,
+    /// What the head node signs with.
+    pub head_user: Credentials,
     /// Who pushes policies.
     pub operator: Credentials,
+    /// Where instance metadata gets its role sessions.
+    pub sessions: Arc<EmulatorSessions>,
     /// The Python environment with `aws`.
     pub venv: PathBuf,
     _tasks: JoinSet<()>,
@@ -153,6 +158,8 @@ impl Lab {
         let (ec2, address, service) = serve_ec2(&network, &root).await?;
         let events = ec2.listen();
         cloud.proxy.route("ec2", address);
+        let authorizer = Authorizer::new(root.clone(), ec2.clone());
+        cloud.proxy.authorize_by(authorizer.clone());
         say("deploying the SAM template with the Lambdas");
         let outputs = deploy(&spec, &venv, &network, &cloud, &root).await?;
         say("starting munge, slurmctld and the agent");
@@ -173,7 +180,13 @@ impl Lab {
         let head = HeadNode::start(head_spec(&spec, &network), &network).await?;
         let toml = site_toml(&spec, &cloud, &outputs, &head, &network);
         let config = site::install(&head, &toml, &cloud.certificates.bundle, &head_credentials)?;
-        let (hypervisor, powered_off) = hypervisor(&spec, &cloud, &head, &network, &root)?;
+        let sessions = Arc::new(EmulatorSessions {
+            root: root.clone(),
+            authorizer,
+            principals: cloud.proxy.principals().clone(),
+        });
+        let (hypervisor, powered_off) =
+            hypervisor(&spec, &cloud, &head, &network, Arc::clone(&sessions))?;
         let role = role(&outputs)?;
         let instances = Instances {
             ec2: ec2.clone(),
@@ -193,7 +206,9 @@ impl Lab {
             head,
             agent,
             outputs,
+            head_user: head_credentials,
             operator,
+            sessions,
             venv,
             _tasks: tasks,
             _ec2_service: service,
@@ -455,7 +470,7 @@ fn hypervisor(
     cloud: &Cloud,
     head: &HeadNode,
     network: &Network,
-    root: &RootClient,
+    sessions: Arc<EmulatorSessions>,
 ) -> anyhow::Result<(Hypervisor, PoweredOff)> {
     let bundle =
         std::fs::read(&cloud.certificates.bundle).context("read the bundle of authorities")?;
@@ -472,7 +487,6 @@ fn hypervisor(
     image
         .environment
         .insert("AWS_CA_BUNDLE".to_owned(), IMAGE_BUNDLE.to_owned());
-    let sessions = Arc::new(EmulatorSessions(root.clone()));
     Ok(Hypervisor::new(
         network,
         &network.directory().join("machines"),

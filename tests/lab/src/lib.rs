@@ -1,5 +1,6 @@
 //! The local cloud: everything Spillway meets in a site and in AWS, on one machine, with real parts.
 
+pub mod authorize;
 pub mod cloud;
 pub mod demo;
 pub mod deploy;

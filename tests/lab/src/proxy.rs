@@ -4,6 +4,7 @@
 //! backend of the service the call was signed for. Bodies are read whole; none is large.
 
 mod answer;
+mod authorized;
 mod control;
 mod principals;
 mod request;
@@ -12,7 +13,7 @@ pub(crate) mod upstream;
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -27,12 +28,14 @@ use tokio_rustls::TlsAcceptor;
 pub use self::principals::Principals;
 use self::{
     answer::Answer,
+    authorized::Authorized,
     request::{Described, describe},
     upstream::{HttpClient, Routes, drop_connection_headers},
 };
 use crate::{
+    authorize::Authorizer,
     faults::{Action, Faults, Subject},
-    journal::{Call, Journal},
+    journal::{Authorization, Call, Journal},
     tls::{Certificates, TlsError},
 };
 
@@ -91,6 +94,7 @@ struct Shared {
     faults: Faults,
     principals: Principals,
     journal: Journal,
+    authorizer: RwLock<Option<Authorizer>>,
 }
 
 /// The caller gets no answer: its connection is dropped.
@@ -111,6 +115,7 @@ impl Proxy {
             faults: Faults::default(),
             principals: Principals::default(),
             journal: settings.journal,
+            authorizer: RwLock::default(),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(serve(listener, acceptor, Arc::clone(&shared)));
@@ -162,6 +167,12 @@ impl Proxy {
     #[must_use]
     pub fn principals(&self) -> &Principals {
         &self.shared.principals
+    }
+
+    /// From now on decides what is left to the proxy (`authorize::scope`), before a call goes on.
+    pub fn authorize_by(&self, authorizer: Authorizer) {
+        let held = self.shared.authorizer.write();
+        *held.unwrap_or_else(PoisonError::into_inner) = Some(authorizer);
     }
 
     /// Sends a service's calls (`ec2`) to a plain http server on loopback from now on.
@@ -249,6 +260,7 @@ impl Shared {
             duration_ms: 0,
             request_bytes: body.len() as u64,
             response_bytes: 0,
+            authorization: None,
             fault: None,
         };
         let begun = Instant::now();
@@ -261,7 +273,9 @@ impl Shared {
         let (id, action) = fault.unzip();
         entry.fault = id;
         let request = Request::from_parts(parts, body);
-        let (answer, is_sent) = self.carry_out(&call, request, action).await;
+        let (answer, is_sent) = self
+            .carry_out(&call, request, action, &mut entry.authorization)
+            .await;
         entry.duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         if let Some(answer) = &answer {
             entry.status = answer.status().as_u16();
@@ -280,14 +294,23 @@ impl Shared {
         call: &Described,
         request: Request<Bytes>,
         action: Option<Action>,
+        authorization: &mut Option<Authorization>,
     ) -> (Option<Answer>, bool) {
+        let mut done = async |request| {
+            let allowed = self.authorize(call, request).await;
+            *authorization = allowed.authorization;
+            match allowed.request {
+                Ok(request) => self.forward(call, request).await,
+                Err(refusal) => refusal,
+            }
+        };
         match action {
-            None => (Some(self.forward(call, request).await), true),
+            None => (Some(done(request).await), true),
             Some(Action::DelayMs(delay_ms)) => {
                 sleep(Duration::from_millis(delay_ms)).await;
-                (Some(self.forward(call, request).await), true)
+                (Some(done(request).await), true)
             }
-            Some(Action::LoseAnswer {}) => (Some(self.forward(call, request).await), false),
+            Some(Action::LoseAnswer {}) => (Some(done(request).await), false),
             Some(Action::HangMs(hang_ms)) => {
                 sleep(Duration::from_millis(hang_ms)).await;
                 (None, false)
@@ -301,10 +324,23 @@ impl Shared {
                 (Some(answer::error(call, status, &code, &message)), true)
             }
             Some(Action::Replace { from, to }) => {
-                let mut answer = self.forward(call, request).await;
+                let mut answer = done(request).await;
                 answer::replace(&mut answer, &from, &to);
                 (Some(answer), true)
             }
+        }
+    }
+
+    /// The request, if its caller may have it carried out; else the answer.
+    async fn authorize(&self, call: &Described, request: Request<Bytes>) -> Authorized {
+        let authorizer = self.authorizer.read();
+        let authorizer = authorizer.unwrap_or_else(PoisonError::into_inner).clone();
+        match authorizer {
+            Some(authorizer) => authorized::authorized(&authorizer, call, request).await,
+            None => Authorized {
+                request: Ok(request),
+                authorization: None,
+            },
         }
     }
 

@@ -5,13 +5,15 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, header};
+use http::{
+    HeaderName, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts,
+};
 use http_body_util::Full;
 use serde_json::{Value, json};
 
 use super::{REGION, ROOT_KEY};
 use crate::{
-    proxy::upstream::{HttpClient, UpstreamError},
+    proxy::upstream::{HttpClient, drop_connection_headers},
     xml,
 };
 
@@ -82,6 +84,21 @@ pub struct Function {
     pub role: String,
 }
 
+/// Who signed a call.
+#[derive(Debug)]
+pub enum Signed {
+    /// The caller with this ARN.
+    By(String),
+    /// Nobody known, or not so: the called service's answer to that.
+    Not(Response<Bytes>),
+}
+
+/// Asks the emulator, in place of carrying a call out, who signed it (`start.py` sees to that).
+pub(crate) const WHO_SIGNED: HeaderName = HeaderName::from_static("x-lab-who-signed");
+
+/// Tells the emulator that the proxy allowed the call, so that only the signature is left to check.
+pub(crate) const AUTHORIZED: HeaderName = HeaderName::from_static("x-lab-authorized");
+
 /// The client. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct RootClient {
@@ -145,6 +162,33 @@ impl RootClient {
             session_token: Some(field("AssumeRole", &answer, "SessionToken")?),
             expiration: Some(field("AssumeRole", &answer, "Expiration")?),
         })
+    }
+
+    /// Who signed a call that came to the proxy; the emulator checks the signature and does nothing else.
+    pub async fn who_signed(&self, call: &Parts, body: &Bytes) -> Result<Signed, RootError> {
+        let operation = "who signed";
+        let path = call.uri.path_and_query().map_or("/", |path| path.as_str());
+        let mut request = Request::builder()
+            .method(call.method.clone())
+            .uri(format!("https://{}{path}", self.address))
+            .body(Full::new(body.clone()))
+            .map_err(|error| no_answer(operation, error))?;
+        request.headers_mut().extend(call.headers.clone());
+        drop_connection_headers(request.headers_mut());
+        request
+            .headers_mut()
+            .insert(WHO_SIGNED, HeaderValue::from_static("1"));
+        let answer = self.client.call(request).await;
+        let answer = answer.map_err(|error| no_answer(operation, error))?;
+        if !answer.status().is_success() {
+            return Ok(Signed::Not(answer));
+        }
+        let said = parsed(operation, &String::from_utf8_lossy(answer.body()))?;
+        let arn = string(&said, "arn").ok_or_else(|| RootError::Incomplete {
+            operation: operation.to_owned(),
+            missing: "arn",
+        })?;
+        Ok(Signed::By(arn))
     }
 
     /// A new user with the given policies and no other right; gives its access key.
@@ -307,18 +351,11 @@ impl RootClient {
         request: http::request::Builder,
         body: impl Into<Bytes>,
     ) -> Result<String, RootError> {
-        let no_answer = |source: Box<dyn std::error::Error + Send + Sync>| RootError::NoAnswer {
-            operation: operation.to_owned(),
-            source,
-        };
         let request = request
             .body(Full::new(body.into()))
-            .map_err(|error| no_answer(error.into()))?;
-        let answer = self
-            .client
-            .call(request)
-            .await
-            .map_err(|error: UpstreamError| no_answer(error.into()))?;
+            .map_err(|error| no_answer(operation, error))?;
+        let answer = self.client.call(request).await;
+        let answer = answer.map_err(|error| no_answer(operation, error))?;
         let body = String::from_utf8_lossy(answer.body()).into_owned();
         if answer.status().is_success() {
             return Ok(body);
@@ -328,6 +365,16 @@ impl RootClient {
             status: answer.status(),
             body,
         })
+    }
+}
+
+fn no_answer(
+    operation: &str,
+    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> RootError {
+    RootError::NoAnswer {
+        operation: operation.to_owned(),
+        source: source.into(),
     }
 }
 

@@ -3,14 +3,20 @@
 IAM has no action for SQS's batch calls: each is allowed by its single call's action
 (https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-api-permissions-reference.html).
 MiniStack 1.5.33 checks them under names of their own, so a policy that is right on AWS is refused.
+
+What the proxy authorizes (authorize/scope.rs has the list) it marks: with WHO_SIGNED, only the signature is checked and
+the caller's ARN is the answer; with AUTHORIZED, the call is carried out after a check of the signature alone. The proxy
+lets no caller say either.
 """
 
+import contextvars
+import json
 import os
 import signal
 import threading
 
 from ministack import app
-from ministack.core import iam_actions
+from ministack.core import iam_actions, iam_evaluator
 
 IAM_ACTION_OF_BATCH = {
     "SendMessageBatch": "SendMessage",
@@ -30,6 +36,34 @@ def corrected(action_of_request):
 # Both ways in which SQS names an operation: JSON (X-Amz-Target) and Query (Action=).
 iam_actions._action_from_target = corrected(iam_actions._action_from_target)
 iam_actions._action_from_query = corrected(iam_actions._action_from_query)
+
+WHO_SIGNED = "x-lab-who-signed"
+AUTHORIZED = "x-lab-authorized"
+
+is_authorized = contextvars.ContextVar("lab_is_authorized", default=False)
+dispatch = app._dispatch_service_request
+enforce = iam_evaluator.enforce
+
+
+async def dispatch_or_say_who(method, path, headers, body, query, request_id):
+    is_authorized.set(AUTHORIZED in headers)
+    if WHO_SIGNED not in headers:
+        return await dispatch(method, path, headers, body, query, request_id)
+    service = app.detect_service(method, path, headers, app._routing_params(method, path, headers, body, query))
+    if failure := app._authenticate_only(service, headers, query, request_id):
+        return failure
+    caller = iam_evaluator.resolve_credential(app.extract_access_key_id(headers, query))
+    return 200, {"Content-Type": "application/json"}, json.dumps({"arn": caller.principal_arn}).encode()
+
+
+def enforce_unless_authorized(access_key_id, iam_action, service, *arguments, **named):
+    if is_authorized.get():
+        return iam_evaluator.check_credentials(access_key_id, service)
+    return enforce(access_key_id, iam_action, service, *arguments, **named)
+
+
+app._dispatch_service_request = dispatch_or_say_who
+iam_evaluator.enforce = enforce_unless_authorized
 
 # With TLS it also listens on port 443 if that looks free, for which two labs that start at once would fight.
 app._port_is_bindable = lambda host, port: False

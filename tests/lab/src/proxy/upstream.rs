@@ -114,7 +114,7 @@ fn authority(address: SocketAddr) -> Authority {
 }
 
 /// Headers that belong to one connection and are not passed on (RFC 9110, 7.6.1).
-pub(super) fn drop_connection_headers(headers: &mut http::HeaderMap) {
+pub(crate) fn drop_connection_headers(headers: &mut http::HeaderMap) {
     for name in [
         header::CONNECTION,
         header::TRANSFER_ENCODING,
