@@ -6,6 +6,7 @@ mod apply;
 mod connection;
 mod expired;
 mod judge;
+mod known_jobs;
 mod ledger;
 mod memory;
 mod reporter;

@@ -2,6 +2,7 @@
 //! configuration alone; the environment counts only where the configuration is silent.
 
 pub mod clock;
+mod credentials;
 pub mod dynamodb;
 pub mod imds;
 pub mod sqs;
@@ -13,7 +14,6 @@ use std::time::Duration;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
@@ -21,6 +21,8 @@ use aws_smithy_http_client::{Builder, Connector};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use spillway_core::config::AwsAccess;
+
+use credentials::FreshFile;
 
 /// How long a connection may take to open. Across an ocean it takes a quarter of a second; what takes
 /// longer than this is swallowed by a firewall.
@@ -72,16 +74,8 @@ pub async fn sdk_config(
         loader = loader.endpoint_url(url);
     }
     if let Some(file) = &access.credentials_file {
-        let files = EnvConfigFiles::builder()
-            .with_file(EnvConfigFileKind::Credentials, file)
-            .build();
-        // Only this file: a key in the environment of whoever starts us must not be used instead.
-        let mut provider =
-            aws_config::profile::ProfileFileCredentialsProvider::builder().profile_files(files);
-        if let Some(profile) = &access.profile {
-            provider = provider.profile_name(profile);
-        }
-        loader = loader.credentials_provider(provider.build());
+        let credentials = FreshFile::new(file.clone(), access.profile.clone());
+        loader = loader.credentials_provider(credentials);
     } else if let Some(profile) = &access.profile {
         loader = loader.profile_name(profile);
     }

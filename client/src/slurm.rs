@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use spillway_core::config::SlurmSettings;
 use spillway_core::envelope::MAX_REASON_CHARS;
-use spillway_core::name::NodeName;
+use spillway_core::name::{JobId, NodeName};
 
 pub use command::SlurmError;
 pub use node_row::NodeRow;
@@ -99,6 +99,25 @@ impl Slurm {
                 "--all",
                 "--array",
                 "--states=PENDING,CONFIGURING",
+                &format,
+            ],
+        )
+        .await
+    }
+
+    /// Those of `ids` that slurmctld still knows, whatever their state, as lines of the jobs file.
+    pub async fn jobs(&self, ids: &[&JobId]) -> Result<String, SlurmError> {
+        let ids: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
+        let ids = format!("--jobs={}", ids.join(","));
+        let format = format!("--format={}", jobs_file::SQUEUE_FORMAT);
+        self.run(
+            "squeue",
+            &[
+                "--noheader",
+                "--all",
+                "--array",
+                "--states=all",
+                &ids,
                 &format,
             ],
         )

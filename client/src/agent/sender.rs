@@ -8,7 +8,7 @@ use std::time::Duration;
 use tracing::{error, info, warn};
 
 use super::ledger::LedgerError;
-use super::{Agent, expired};
+use super::{Agent, expired, known_jobs};
 use crate::aws::sqs::SqsError;
 use crate::clock::now_ms;
 use crate::crash::{self, CrashPoint};
@@ -110,7 +110,8 @@ async fn send(
 ) -> Result<Result<(), SqsError>, LedgerError> {
     let started_ms = now_ms();
     for part in parts {
-        if let Err(error) = agent.sqs.send(request.target.into(), part).await {
+        let part = known_jobs::complete(agent, request.target, part).await;
+        if let Err(error) = agent.sqs.send(request.target.into(), &part).await {
             return Ok(Err(error));
         }
     }

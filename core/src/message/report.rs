@@ -209,4 +209,7 @@ pub struct JoinDeadline {
     pub generation: Generation,
     /// When, Unix milliseconds. Later than a delayed message reaches (900 s) means: renew.
     pub deadline_ms: u64,
+    /// It came late before, and has been put behind the reports that waited with it.
+    #[serde(default)]
+    pub put_back: bool,
 }

@@ -23,6 +23,11 @@ use crate::tally::{self, Tally};
 /// long passed, and an agent that comes back says hello.
 const MAX_RESENDS: u32 = 120;
 
+/// A join timer that comes later than this has waited in a long queue, and so may the ready report of its node:
+/// it goes once more to the end, behind every report that was sent before. SQS delivers a delayed message within
+/// a second or two of its time.
+const LATE_TIMER_MS: u64 = 5_000;
+
 /// Why a report was not taken in.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
@@ -267,7 +272,20 @@ async fn deadline_passed<T: Table, Q: Queues, C: Clock>(
     timer: JoinDeadline,
 ) -> Result<Tally, ReportError> {
     let mut tally = Tally::default();
-    let left_ms = timer.deadline_ms.saturating_sub(control.clock.now_ms());
+    let now_ms = control.clock.now_ms();
+    let left_ms = timer.deadline_ms.saturating_sub(now_ms);
+    if now_ms > timer.deadline_ms + LATE_TIMER_MS && !timer.put_back {
+        warn!(generation = %timer.generation, nodes = timer.nodes, "the join timer is late; reports that wait go first");
+        let timer = JoinDeadline {
+            put_back: true,
+            ..timer
+        };
+        control
+            .queues
+            .send_report(ReportBody::JoinDeadline(timer), 0)
+            .await?;
+        return Ok(tally);
+    }
     if left_ms > 0 {
         let delay_seconds = left_ms.div_ceil(1000).min(MAX_DELAY_SECONDS);
         control

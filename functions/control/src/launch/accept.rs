@@ -221,6 +221,7 @@ async fn set_join_timers<T: Table, Q: Queues, C: Clock>(
                 nodes: hostlist::fold(nodes),
                 generation: request.generation,
                 deadline_ms,
+                put_back: false,
             };
             control
                 .queues

@@ -20,8 +20,8 @@ const JOB_SECONDS: u64 = 90;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_is_seen_in_tags_logs_and_metrics() {
-    let mut lab = Story::begin("a_job_is_seen_in_tags_logs_and_metrics", |_| {}).await;
-    let job = known_job(&mut lab).await;
+    let lab = Story::begin("a_job_is_seen_in_tags_logs_and_metrics", |_| {}).await;
+    let job = submit_with(&lab, "cloud-0,cloud-1", 0, "--account=physics").await;
     job_is(&lab, &job, "COMPLETED", JOB_SECONDS).await;
     let request_id = tags_tell_of(&lab, &job);
     for name in ["cloud-0", "cloud-1"] {
@@ -57,32 +57,6 @@ async fn a_job_is_seen_in_tags_logs_and_metrics() {
         "{said}"
     );
     lab.end().await;
-}
-
-/// Submits a job for two nodes that the agent knows before Slurm asks for its nodes: the agent looks at the queue
-/// when it starts, and every 30 s after that.
-async fn known_job(lab: &mut Lab) -> String {
-    partition_is(lab, "DOWN").await;
-    let job = submit_with(lab, "cloud-0,cloud-1", 0, "--account=physics").await;
-    lab.agent
-        .start(&BTreeMap::new())
-        .expect("the agent starts again");
-    let jobs_file = lab.head.directory().join("spool/jobs");
-    until("the agent knows the job", 60, async || {
-        let jobs = fs::read_to_string(&jobs_file).ok()?;
-        jobs.starts_with(&format!("{job}\t")).then_some(())
-    })
-    .await;
-    partition_is(lab, "UP").await;
-    job
-}
-
-async fn partition_is(lab: &Lab, state: &str) {
-    let state = format!("state={state}");
-    lab.head
-        .scontrol(&["update", "partitionname=cloud", &state])
-        .await
-        .expect("the partition's state is set");
 }
 
 /// Each instance has exactly the tags of `core/src/tag.rs`; answers the request's id.
