@@ -1,4 +1,4 @@
-//! Planning a launch: from the nodes of a request and the site's policy to the exact calls to EC2.
+//! Planning a launch (and, in `terminate`, the end of instances): from the nodes of a request and the site's policy to the exact calls to EC2.
 //!
 //! A plan leaves nothing to choose to its execution. It is stored before anything is launched, so a policy
 //! pushed between two deliveries of a request changes nothing for it.
@@ -14,6 +14,10 @@ use crate::message::{RequestJob, ResumeRequest};
 use crate::name::{ClusterName, NodeGroupName, NodeName};
 use crate::pairing::LaunchKey;
 use crate::tag;
+
+mod terminate;
+
+pub use terminate::{InstanceState, MAX_TERMINATE_IDS, TerminatePlan, plan_terminate};
 
 /// The most instances one call asks for. RunInstances' bucket holds 1,000 instances and AWS advises against
 /// larger single requests; half of it leaves room for another request beside it.

@@ -114,9 +114,6 @@ pub enum SuspendCause {
 /// Wakes `terminate` for instances whose items are marked released.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReleaseInstances {
-    /// At most [`MAX_RELEASE_IDS`].
+    /// At most [`crate::plan::MAX_TERMINATE_IDS`].
     pub instance_ids: Vec<InstanceId>,
 }
-
-/// EC2 takes 1,000 ids in TerminateInstances; half of it keeps the answer and a retry small.
-pub const MAX_RELEASE_IDS: usize = 500;

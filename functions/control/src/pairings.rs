@@ -3,13 +3,14 @@
 
 use std::collections::BTreeSet;
 
-use spillway_core::message::{MAX_RELEASE_IDS, ReleaseInstances, SuspendQueueBody};
+use spillway_core::message::{ReleaseInstances, SuspendQueueBody};
 use spillway_core::name::{InstanceId, NodeName};
 use spillway_core::pairing::{Event, PairingState, Transition, Verdict};
+use spillway_core::plan::{TerminatePlan, plan_terminate};
 
 use crate::fault::{Fault, FaultKind};
 use crate::ports::{Clock, Control, InstanceWrite, PairingWrite, Queues, Table};
-use crate::record::{InstanceRecord, InstanceState, Origin};
+use crate::record::{InstanceRecord, Origin};
 
 /// How often a pairing is read again because another writer was quicker. A node has at most a handful of
 /// writers at a time (a launch, a suspend, a report, a timer); more means that something is broken.
@@ -158,12 +159,9 @@ pub async fn ask_termination<T: Table, Q: Queues, C: Clock>(
     control: &Control<T, Q, C>,
     ids: BTreeSet<InstanceId>,
 ) -> Result<(), Fault> {
-    let due = still_released(control, ids).await?;
-    for records in due.chunks(MAX_RELEASE_IDS) {
-        let ids = records.iter().map(|record| record.instance_id.clone());
-        let body = ReleaseInstances {
-            instance_ids: ids.collect(),
-        };
+    let (plan, _) = plan_termination(control, ids).await?;
+    for instance_ids in plan.batches {
+        let body = ReleaseInstances { instance_ids };
         control
             .queues
             .send_suspend(SuspendQueueBody::Release(body))
@@ -172,18 +170,19 @@ pub async fn ask_termination<T: Table, Q: Queues, C: Clock>(
     Ok(())
 }
 
-/// The records of those of `ids` whose items say released, and no other state.
-pub async fn still_released<T: Table, Q: Queues, C: Clock>(
+/// Which of `ids` are to be ended, by their items; and the items.
+pub async fn plan_termination<T: Table, Q: Queues, C: Clock>(
     control: &Control<T, Q, C>,
     ids: BTreeSet<InstanceId>,
-) -> Result<Vec<InstanceRecord>, Fault> {
+) -> Result<(TerminatePlan, Vec<InstanceRecord>), Fault> {
     if ids.is_empty() {
-        return Ok(Vec::new());
+        return Ok((TerminatePlan::default(), Vec::new()));
     }
-    let ids: Vec<InstanceId> = ids.into_iter().collect();
-    let records = control.table.instances(&ids).await?;
-    let released = records
-        .into_iter()
-        .filter(|record| record.state == InstanceState::Released);
-    Ok(released.collect())
+    let asked: Vec<InstanceId> = ids.iter().cloned().collect();
+    let records = control.table.instances(&asked).await?;
+    let states = records
+        .iter()
+        .map(|record| (record.instance_id.clone(), record.state))
+        .collect();
+    Ok((plan_terminate(&ids, &states), records))
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use spillway_core::message::{NodesInState, ResumeRequest};
 use spillway_core::name::{Generation, InstanceId, NodeGroupName, NodeName};
 use spillway_core::pairing::LaunchKey;
-use spillway_core::plan::{LaunchCall, LaunchPlan};
+use spillway_core::plan::{InstanceState, LaunchCall, LaunchPlan};
 
 use crate::fault::Fault;
 
@@ -19,18 +19,6 @@ pub struct Stored<T> {
     pub record: T,
     /// Grows by one with each write; a write names the one it saw.
     pub version: u64,
-}
-
-/// The life of an instance with us.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum InstanceState {
-    /// It serves a node.
-    Paired,
-    /// It serves none and is to be terminated.
-    Released,
-    /// EC2 has taken the termination.
-    Terminated,
 }
 
 /// Which launch an instance came from, and which of its node groups: what holds it against the caps.

@@ -6,18 +6,15 @@ use spillway_core::hostlist;
 use spillway_core::message::{SuspendQueueBody, SuspendRequest};
 use spillway_core::name::{InstanceId, NodeName};
 use spillway_core::pairing::{Event, Verdict};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::caps;
 use crate::fault::Fault;
 use crate::names::{NamesError, distinct};
-use crate::pairings::{apply, known, released, still_released};
+use crate::pairings::{apply, known, plan_termination, released};
 use crate::ports::{Clock, Control, Ec2, Queues, Table, Terminated};
 use crate::stamp::{FromTheFuture, check_stamp};
 use crate::tally::{self, Tally};
-
-/// EC2 takes 1,000 ids in one TerminateInstances; batches of half of it, since one bad id fails its batch.
-const MAX_TERMINATE_IDS: usize = 500;
 
 /// Why a suspend was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -48,10 +45,12 @@ pub async fn terminate<T: Table, Q: Queues, C: Clock>(
         }
         SuspendQueueBody::Release(release) => release.instance_ids.into_iter().collect(),
     };
-    let due = still_released(control, ids).await?;
+    let (plan, records) = plan_termination(control, ids).await?;
+    if !plan.left.is_empty() {
+        debug!(left = ?plan.left, "{} instances are not to be ended", plan.left.len());
+    }
     let mut first_fault = None;
-    for records in due.chunks(MAX_TERMINATE_IDS) {
-        let ids: Vec<InstanceId> = records.iter().map(|r| r.instance_id.clone()).collect();
+    for ids in plan.batches {
         // One instance that cannot be ended must not keep the others running.
         let Terminated { done, fault } = ec2.terminate(&ids).await;
         // Marked first, given back after: should this worker die between the two, the caps hold too much and are

@@ -8,8 +8,8 @@ use spillway_contract::Place;
 use spillway_control::fault::FaultKind;
 use spillway_control::ports::{InstanceWrite, PairingWrite, Queues, Table};
 use spillway_control::record::{
-    AttemptKey, AttemptRecord, HeartbeatRecord, InstanceState, LaunchAnswer, NodeStatesRecord,
-    Origin, RequestRecord,
+    AttemptKey, AttemptRecord, HeartbeatRecord, LaunchAnswer, NodeStatesRecord, Origin,
+    RequestRecord,
 };
 use spillway_core::config::CapacityKind;
 use spillway_core::message::{
@@ -19,7 +19,7 @@ use spillway_core::name::{
     ClusterName, Generation, InstanceId, NodeGroupName, NodeName, RequestId,
 };
 use spillway_core::pairing::{Event, LaunchKey, Pairing, Transition, Verdict};
-use spillway_core::plan::{LaunchCall, Recipe};
+use spillway_core::plan::{InstanceState, LaunchCall, Recipe};
 use spillway_core::usage::Usage;
 use spillway_lab::faults::{Action, Fault};
 

@@ -7,13 +7,13 @@ use spillway_aws::{DynamoTable, SqsQueues};
 use spillway_contract::Place;
 use spillway_control::pairings::apply;
 use spillway_control::ports::{Clock, Control, Table};
-use spillway_control::record::InstanceState;
 use spillway_control::report::report;
 use spillway_core::message::{
     JoinDeadline, Message, NodeFailed, NodeReady, ReleaseInstances, ReportBody, SuspendQueueBody,
 };
 use spillway_core::name::{ClusterName, Generation, InstanceId, NodeName, RequestId};
 use spillway_core::pairing::{DueAction, Event, LaunchKey, PairingState};
+use spillway_core::plan::InstanceState;
 use spillway_lab::faults::{self, Action};
 
 const NOW_MS: u64 = 1_790_000_000_000;
