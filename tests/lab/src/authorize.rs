@@ -146,6 +146,7 @@ impl Authorizer {
             };
             let why = match decide(&account.policies, &request)? {
                 Decision::Allowed => continue,
+                Decision::NotAllowed if ask.is_granted => continue,
                 Decision::NotAllowed => {
                     format!(
                         "because no identity-based policy allows the {} action",
@@ -343,10 +344,11 @@ impl Authorizer {
                 Some(key_id) => Some(key_id.clone()),
                 None => self.key_of_parameter(&secret.name).await?,
             };
-            if let Some(key_id) = key_id
-                && let Some(key_arn) = self.customer_key(&key_id).await?
-            {
-                asks.push(ssm::key_ask(&secret, &key_arn));
+            if let Some(key_id) = key_id {
+                asks.push(match self.customer_key(&key_id).await? {
+                    Some(key_arn) => ssm::key_ask(&secret, &key_arn),
+                    None => ssm::key_ask(&secret, &ssm::managed_key()).granted(),
+                });
             }
         }
         Ok(Some(asks))
@@ -366,8 +368,7 @@ impl Authorizer {
             .flatten())
     }
 
-    /// The ARN of a customer's key; none for the key that AWS manages for Parameter Store, which lets in whoever
-    /// may read the parameter.
+    /// The ARN of a customer's key; none for the key that AWS manages for Parameter Store.
     async fn customer_key(&self, key_id: &str) -> Result<Option<String>, AuthorizeError> {
         if key_id.ends_with("alias/aws/ssm") {
             return Ok(None);

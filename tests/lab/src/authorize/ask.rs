@@ -13,6 +13,8 @@ pub struct Ask {
     pub resource: String,
     /// The condition keys of this action on this resource.
     pub context: Context,
+    /// The resource's own policy allows it to everyone in the account: only a Deny refuses it.
+    pub is_granted: bool,
 }
 
 impl Ask {
@@ -23,6 +25,7 @@ impl Ask {
             action: action.to_owned(),
             resource: resource.into(),
             context: Context::default(),
+            is_granted: false,
         }
     }
 
@@ -30,6 +33,13 @@ impl Ask {
     #[must_use]
     pub fn with(mut self, context: Context) -> Self {
         self.context = context;
+        self
+    }
+
+    /// This, granted by the resource's own policy.
+    #[must_use]
+    pub fn granted(mut self) -> Self {
+        self.is_granted = true;
         self
     }
 }

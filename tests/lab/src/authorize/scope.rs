@@ -64,12 +64,7 @@ pub const LEFT_TO_THE_PROXY: &[Left] = &[
     },
     Left {
         service: "ssm",
-        operations: &[
-            "GetCommandInvocation",
-            "ListCommandInvocations",
-            "ListCommands",
-            "SendCommand",
-        ],
+        operations: &["GetCommandInvocation", "SendCommand"],
         backend: Backend::Lab,
         why: "The emulator knows no documents and no managed nodes.",
     },

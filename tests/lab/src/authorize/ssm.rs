@@ -23,7 +23,7 @@ pub(super) struct Secret {
 pub(super) struct Needs {
     /// Rights on parameters, documents and nodes.
     pub asks: Vec<Ask>,
-    /// Parameters that need a right on their key too, if that is a customer's.
+    /// Parameters that need a right on their key too.
     pub secrets: Vec<Secret>,
 }
 
@@ -35,7 +35,7 @@ pub(super) fn needs(operation: &str, body: &Value) -> Option<Needs> {
         "GetParameters" => texts(&body["Names"])?,
         "GetParametersByPath" => vec![body["Path"].as_str()?],
         "SendCommand" => return send_command(&action, body),
-        "GetCommandInvocation" | "ListCommands" | "ListCommandInvocations" => {
+        "GetCommandInvocation" => {
             return Some(Needs {
                 asks: vec![Ask::new(&action, "*")],
                 secrets: Vec::new(),
@@ -84,7 +84,14 @@ fn sealed(name: &str, body: &Value) -> Secret {
     }
 }
 
-/// The right on a customer's key, given as its ARN.
+/// The key that AWS manages for Parameter Store. Its own policy lets everyone in the account use it by way of
+/// Parameter Store, but no policy can undo a Deny
+/// (<https://docs.aws.amazon.com/kms/latest/developerguide/key-policies.html>).
+pub(super) fn managed_key() -> String {
+    arn("kms", "key/00000000-0000-0000-0000-000000000000")
+}
+
+/// The right on a key, given as its ARN.
 pub(super) fn key_ask(secret: &Secret, key_arn: &str) -> Ask {
     let context = Context::default()
         .with("kms:ViaService", format!("ssm.{REGION}.amazonaws.com"))

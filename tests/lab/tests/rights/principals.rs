@@ -28,6 +28,8 @@ pub enum Principal {
     NoInstance,
     /// A user who may read parameters below `/site/` and nothing else.
     Reader,
+    /// The same, but denied the use of any key.
+    KeylessReader,
     /// A key that nobody made.
     Stranger,
     /// `launch`'s key, with a secret that was guessed.
@@ -60,6 +62,7 @@ impl Principal {
             Self::BurstNode => "burst node",
             Self::NoInstance => "no instance",
             Self::Reader => "reader",
+            Self::KeylessReader => "keyless one",
             Self::Stranger => "stranger",
             Self::Forger => "forger",
             Self::Owner => "owner",
@@ -75,7 +78,11 @@ pub async fn credentials(lab: &Lab, setting: &Setting) -> BTreeMap<Principal, Cr
         (Principal::SsmAgent, ssm_agent(lab, &root).await),
         (Principal::Operator, lab.operator.clone()),
         (Principal::BurstNode, burst_node(lab, &setting.ours).await),
-        (Principal::Reader, reader(&root).await),
+        (Principal::Reader, reader(&root, "reader", false).await),
+        (
+            Principal::KeylessReader,
+            reader(&root, "keyless", true).await,
+        ),
         (
             Principal::Stranger,
             with_key("AKIAQQQQQQQQQQQQQQQQ", "none"),
@@ -151,13 +158,18 @@ async fn ssm_agent(lab: &Lab, root: &RootClient) -> Credentials {
         .unwrap()
 }
 
-async fn reader(root: &RootClient) -> Credentials {
-    let credentials = root.create_user("reader", &[]).await.unwrap();
-    let policy = json!({"Version": "2012-10-17", "Statement": {
-        "Effect": "Allow", "Action": "ssm:GetParameter*", "Resource": "arn:aws:ssm:*:*:parameter/site/*"}});
-    let policy = policy.to_string();
+async fn reader(root: &RootClient, name: &str, is_denied_keys: bool) -> Credentials {
+    let credentials = root.create_user(name, &[]).await.unwrap();
+    let read = json!({
+        "Effect": "Allow", "Action": "ssm:GetParameter*", "Resource": "arn:aws:ssm:*:*:parameter/site/*"});
+    let deny = json!({
+        "Effect": "Deny", "Action": "kms:Decrypt", "Resource": "*",
+        "Condition": {"StringLike": {"kms:EncryptionContext:PARAMETER_ARN": "arn:aws:ssm:*:*:parameter/site/*"}}});
+    let statements = [Some(read), is_denied_keys.then_some(deny)];
+    let statements: Vec<_> = statements.into_iter().flatten().collect();
+    let policy = json!({"Version": "2012-10-17", "Statement": statements}).to_string();
     let parameters = [
-        ("UserName", "reader"),
+        ("UserName", name),
         ("PolicyName", "read"),
         ("PolicyDocument", policy.as_str()),
     ];

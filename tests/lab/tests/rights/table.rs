@@ -6,8 +6,8 @@ use crate::calls::{Asked, Call};
 use crate::principals::Principal;
 use crate::setting::{OTHER_TEMPLATE, Setting, instance_arn};
 use Principal::{
-    BurstNode, Callback, Forger, HeadNode, Launch, NoInstance, Operator, Owner, Reader, Report,
-    SsmAgent, Stranger, Terminate,
+    BurstNode, Callback, Forger, HeadNode, KeylessReader, Launch, NoInstance, Operator, Owner,
+    Reader, Report, SsmAgent, Stranger, Terminate,
 };
 
 /// One row.
@@ -246,6 +246,7 @@ fn launch(s: &Setting) -> Vec<Row> {
         "ec2:RunInstances on resource: arn:aws:ec2:us-east-1:000000000000:instance/*";
     vec![
         may(Launch, "launch from our template with our tags", run(s)),
+        may(Launch, "launch a spot instance", spot(s)),
         refused("launch without tags", on_instances, &|a| {
             a.as_object_mut().unwrap().remove("TagSpecifications");
         }),
@@ -434,6 +435,13 @@ fn callback(s: &Setting) -> Vec<Row> {
 
 fn report(s: &Setting) -> Vec<Row> {
     vec![
+        only(
+            Callback,
+            Report,
+            "send updates",
+            "sqs:sendmessage",
+            send(s, "Updates"),
+        ),
         may(
             Report,
             "change a record",
@@ -579,6 +587,13 @@ fn others(s: &Setting) -> Vec<Row> {
             secret("/site/by-a-customer-key"),
             secret("/site/by-the-default-key"),
         ),
+        only(
+            Reader,
+            KeylessReader,
+            "read a secret in spite of a Deny on keys",
+            "explicit deny",
+            secret("/site/by-the-default-key"),
+        ),
     ]
 }
 
@@ -692,6 +707,13 @@ fn run(s: &Setting) -> Call {
         "TagSpecifications": tags(&["instance", "volume", "network-interface"], &s.cluster),
     });
     call("ec2", "run_instances", arguments)
+}
+
+/// The same for spot capacity.
+fn spot(s: &Setting) -> Call {
+    let mut call = run(s);
+    call.arguments["InstanceMarketOptions"] = json!({"MarketType": "spot"});
+    call
 }
 
 /// What it says for several.
