@@ -1,4 +1,4 @@
-//! From errors of the SDK to faults: one table of DynamoDB's and SQS's codes.
+//! From errors of the SDK to faults: one table of DynamoDB's, SQS's and Systems Manager's codes.
 
 use std::error::Error;
 
@@ -8,9 +8,9 @@ use aws_smithy_types::error::display::DisplayErrorContext;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use spillway_control::fault::{Fault, FaultKind};
 
-/// DynamoDB's and SQS's codes (API references, "Common Errors" and each operation's own). What is not
+/// DynamoDB's, SQS's and Systems Manager's codes (API references, "Common Errors" and each operation's own). What is not
 /// here is judged by its HTTP status.
-const KINDS: [(&str, FaultKind); 40] = [
+const KINDS: [(&str, FaultKind); 42] = [
     (
         "ProvisionedThroughputExceededException",
         FaultKind::Throttled,
@@ -41,6 +41,8 @@ const KINDS: [(&str, FaultKind); 40] = [
     ("IdempotentParameterMismatchException", FaultKind::Conflict),
     ("ResourceNotFoundException", FaultKind::NotFound),
     ("QueueDoesNotExist", FaultKind::NotFound),
+    ("ParameterNotFound", FaultKind::NotFound),
+    ("InvocationDoesNotExist", FaultKind::NotFound),
     (
         "AWS.SimpleQueueService.NonExistentQueue",
         FaultKind::NotFound,

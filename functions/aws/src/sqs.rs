@@ -4,7 +4,6 @@ use aws_sdk_sqs::types::MessageAttributeValue;
 use serde::Serialize;
 use spillway_control::fault::{Fault, FaultKind};
 use spillway_control::ports::{MAX_DELAY_SECONDS, Queues};
-use spillway_core::envelope::Envelope;
 use spillway_core::message::{
     MAX_BODY_BYTES, Message, ReportBody, ResumeQueueBody, SuspendQueueBody,
 };
@@ -99,9 +98,18 @@ impl SqsQueues {
         body: T,
         delay_seconds: u64,
     ) -> Result<(), Fault> {
+        let text = Message::new(self.cluster.clone(), body).to_json();
+        self.send_text(url, text, delay_seconds).await
+    }
+
+    async fn send_text(
+        &self,
+        url: Result<&str, Fault>,
+        text: String,
+        delay_seconds: u64,
+    ) -> Result<(), Fault> {
         // At most 900, so it fits.
         let delay_seconds = i32::try_from(delay_seconds.min(MAX_DELAY_SECONDS)).unwrap_or_default();
-        let text = Message::new(self.cluster.clone(), body).to_json();
         let message = self
             .client
             .send_message()
@@ -144,13 +152,9 @@ impl Queues for SqsQueues {
         .await
     }
 
-    async fn send_envelope(&self, envelope: Envelope) -> Result<(), Fault> {
-        self.send(
-            url(self.urls.updates.as_ref(), "SPILLWAY_UPDATES_QUEUE_URL"),
-            envelope,
-            0,
-        )
-        .await
+    async fn send_envelope(&self, sealed: &str) -> Result<(), Fault> {
+        let url = url(self.urls.updates.as_ref(), "SPILLWAY_UPDATES_QUEUE_URL");
+        self.send_text(url, sealed.to_owned(), 0).await
     }
 }
 

@@ -12,7 +12,8 @@ use spillway_core::pairing::{DueAction, Pairing};
 use tracing::{info, warn};
 
 use crate::fault::Fault;
-use crate::ports::{Clock, Control, Queues, Table};
+use crate::ports::{Clock, Commands, Control, Keys, Queues, Table};
+use crate::roads::{self, Roads};
 use crate::tally::{self, Tally};
 
 /// How long an update may go unacknowledged before it is sent again.
@@ -28,8 +29,9 @@ const MAX_TIMER_NODES: usize = 2_000;
 /// Sends what is due for `nodes` now. The timer that looks whether it was acknowledged is set first: whatever
 /// happens to the envelope, what is due is looked at again. While the agent is away an update is sent once and then
 /// only its timers go on; the agent says hello when it is back.
-pub async fn deliver<T: Table, Q: Queues, C: Clock>(
+pub async fn deliver<T: Table, Q: Queues, C: Clock, K: Keys, S: Commands>(
     control: &Control<T, Q, C>,
+    roads: &Roads<K, S>,
     nodes: &BTreeSet<NodeName>,
 ) -> Result<Tally, Fault> {
     let mut tally = Tally::default();
@@ -48,10 +50,11 @@ pub async fn deliver<T: Table, Q: Queues, C: Clock>(
             "updates wait for the agent, which has not been heard of"
         );
     }
-    for updates in pack(updates(&due)) {
-        let envelope = envelope(&control.clock, updates);
-        control.queues.send_envelope(envelope).await?;
-    }
+    let envelopes = pack(updates(&due)).into_iter();
+    let envelopes: Vec<Envelope> = envelopes
+        .map(|updates| envelope(&control.clock, updates))
+        .collect();
+    tally.merge(&roads::send(control, roads, &envelopes).await?);
     tally.add(tally::UPDATES_SENT, due.len());
     Ok(tally)
 }

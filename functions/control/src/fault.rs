@@ -31,7 +31,7 @@ pub enum FaultKind {
 pub struct Fault {
     /// Its class.
     pub kind: FaultKind,
-    /// `dynamodb`, `sqs`, `ec2`.
+    /// `dynamodb`, `sqs`, `ssm`, `ec2`.
     pub service: Cow<'static, str>,
     /// As AWS names it.
     pub operation: Cow<'static, str>,

@@ -5,6 +5,7 @@
 //! message delivered twice, late or out of order does no harm.
 
 pub mod caps;
+pub mod command;
 pub mod deliver;
 pub mod fault;
 pub mod launch;
@@ -13,6 +14,7 @@ pub mod pairings;
 pub mod ports;
 pub mod record;
 pub mod report;
+pub mod roads;
 pub mod stamp;
 pub mod tally;
 pub mod terminate;

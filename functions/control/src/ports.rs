@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use spillway_core::config::Policy;
-use spillway_core::envelope::Envelope;
-use spillway_core::message::{ReportBody, ResumeQueueBody, SuspendQueueBody};
+use spillway_core::envelope::SigningKey;
+use spillway_core::message::{CommandSent, ReportBody, ResumeQueueBody, SuspendQueueBody};
 use spillway_core::name::{ClusterName, InstanceId, NodeName};
 use spillway_core::pairing::{LaunchKey, Pairing};
 use spillway_core::plan::LaunchCall;
@@ -172,8 +173,42 @@ pub trait Queues: Sync {
         body: ReportBody,
         delay_seconds: u64,
     ) -> impl Future<Output = Result<(), Fault>> + Send;
-    /// To the agent.
-    fn send_envelope(&self, envelope: Envelope) -> impl Future<Output = Result<(), Fault>> + Send;
+    /// To the agent: a sealed envelope.
+    fn send_envelope(&self, sealed: &str) -> impl Future<Output = Result<(), Fault>> + Send;
+}
+
+/// The keys that seal envelopes.
+pub trait Keys: Sync {
+    /// The key that seals now; one read within the last minute may be answered again.
+    fn signing_key(&self) -> impl Future<Output = Result<Arc<SigningKey>, Fault>> + Send;
+}
+
+/// Run Command of AWS Systems Manager.
+pub trait Commands: Sync {
+    /// Has every head node run `spillway apply` with a sealed envelope. SSM knows no token for this: after a doubtful
+    /// answer the command may run twice, and the head node recognises the envelope.
+    fn send(&self, sealed: &str) -> impl Future<Output = Result<CommandSent, Fault>> + Send;
+}
+
+/// What became of a command on one managed node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandOutcome {
+    /// SSM's `StatusDetails`: `Success`, `Failed`, `Undeliverable`, `DeliveryTimedOut`, `ExecutionTimedOut` and others.
+    pub status: String,
+    /// Absent if the command did not run to its end.
+    pub exit_code: Option<i32>,
+    /// The first line that it wrote to standard error.
+    pub error: String,
+}
+
+/// What SSM knows of commands.
+pub trait CommandOutcomes: Sync {
+    /// What became of a command on one node; not found if SSM knows of no such command there.
+    fn outcome(
+        &self,
+        command_id: &str,
+        head_node: &str,
+    ) -> impl Future<Output = Result<CommandOutcome, Fault>> + Send;
 }
 
 /// SQS delays a message by at most this long (SQS API reference, `DelaySeconds`).

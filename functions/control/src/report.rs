@@ -12,10 +12,11 @@ use spillway_core::name::{InstanceId, NodeName};
 use spillway_core::pairing::{Event, Verdict};
 use tracing::{info, warn};
 
+use crate::command;
 use crate::fault::Fault;
 use crate::names::{NamesError, distinct};
 use crate::pairings::{Applied, apply, ask_termination, released};
-use crate::ports::{Clock, Control, MAX_DELAY_SECONDS, Queues, Table};
+use crate::ports::{Clock, CommandOutcomes, Control, MAX_DELAY_SECONDS, Queues, Table};
 use crate::record::{HeartbeatRecord, NodeStatesRecord};
 use crate::tally::{self, Tally};
 
@@ -42,6 +43,7 @@ pub enum ReportError {
 /// Takes in one message of the reports queue. `sent_ms` is when SQS took it.
 pub async fn report<T: Table, Q: Queues, C: Clock>(
     control: &Control<T, Q, C>,
+    outcomes: &impl CommandOutcomes,
     body: ReportBody,
     sent_ms: u64,
 ) -> Result<Tally, ReportError> {
@@ -52,7 +54,7 @@ pub async fn report<T: Table, Q: Queues, C: Clock>(
         ReportBody::Ready(ready) => joined(control, ready).await,
         ReportBody::Failed(failed) => cannot_join(control, failed).await,
         ReportBody::Resend(resend) => resend_due(control, resend).await,
-        ReportBody::Command(_) => Ok(Tally::default()),
+        ReportBody::Command(sent) => Ok(command::look(outcomes, &sent).await?),
         ReportBody::JoinDeadline(deadline) => deadline_passed(control, deadline).await,
     }
 }

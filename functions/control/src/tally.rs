@@ -36,6 +36,10 @@ pub const UPDATES_REFUSED: &str = "UpdatesRefused";
 pub const ENVELOPES_REFUSED: &str = "EnvelopesRefused";
 /// By how much the head node's clock is off, in seconds, either way.
 pub const CLOCK_SKEW_SECONDS: &str = "ClockSkewSeconds";
+/// Batches of envelopes that the updates queue did not take; Run Command carried them.
+pub const ENVELOPES_NOT_QUEUED: &str = "EnvelopesNotQueued";
+/// Commands with envelopes that could not be sent, or did not succeed on a head node.
+pub const COMMANDS_FAILED: &str = "CommandsFailed";
 /// Age of the agent's sign of life, in seconds.
 pub const HEARTBEAT_AGE_SECONDS: &str = "HeartbeatAgeSeconds";
 /// Records set aside as malformed or another cluster's.

@@ -2,7 +2,7 @@
 
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
-use spillway_aws::{DynamoTable, Home, QueueUrls, SqsQueues, sdk_config};
+use spillway_aws::{DynamoTable, Home, QueueUrls, SqsQueues, SsmOutcomes, sdk_config, ssm_client};
 use spillway_control::ports::Control;
 use spillway_control::report::report;
 use spillway_runtime::{Environment, Invocation, SystemClock, handle_messages, start_logs};
@@ -21,6 +21,7 @@ async fn main() -> Result<(), Error> {
         ..QueueUrls::default()
     };
     let queues = &SqsQueues::new(SqsQueues::client(&config), cluster.clone(), urls);
+    let outcomes = &SsmOutcomes(ssm_client(&config));
     DynamoTable::warm(dynamo, table, cluster).await;
     run(service_fn(|event: LambdaEvent<SqsEvent>| async move {
         let invocation = &Invocation::new("report", cluster, &event.context);
@@ -33,7 +34,7 @@ async fn main() -> Result<(), Error> {
             clock: SystemClock,
         };
         let quarantine = async |body: &str, reason: &str| queues.quarantine(body, reason).await;
-        let work = async |body, sent_ms| Ok(report(control, body, sent_ms).await?);
+        let work = async |body, sent_ms| Ok(report(control, outcomes, body, sent_ms).await?);
         Ok::<SqsBatchResponse, Error>(
             handle_messages(invocation, event.payload, quarantine, work).await,
         )

@@ -17,6 +17,12 @@ pub struct Environment {
     pub reports_queue_url: Option<String>,
     /// `SPILLWAY_UPDATES_QUEUE_URL`, where the function has it.
     pub updates_queue_url: Option<String>,
+    /// `SPILLWAY_APPLY_DOCUMENT`: the SSM document, where head nodes are told by Run Command.
+    pub apply_document: Option<String>,
+    /// `SPILLWAY_APPLY_DOCUMENT_HASH`: SHA-256 of its content, in hex.
+    pub apply_document_hash: Option<String>,
+    /// `SPILLWAY_HEAD_NODES`: the head nodes' ids as managed nodes, with commas between; none without that road.
+    pub head_nodes: Vec<String>,
     /// `SPILLWAY_DEAD_LETTER_QUEUE_URL`, where the function has it.
     pub dead_letter_queue_url: Option<String>,
 }
@@ -53,6 +59,11 @@ impl Environment {
             suspend_queue_url: given("SPILLWAY_SUSPEND_QUEUE_URL"),
             reports_queue_url: given("SPILLWAY_REPORTS_QUEUE_URL"),
             updates_queue_url: given("SPILLWAY_UPDATES_QUEUE_URL"),
+            apply_document: given("SPILLWAY_APPLY_DOCUMENT"),
+            apply_document_hash: given("SPILLWAY_APPLY_DOCUMENT_HASH"),
+            head_nodes: given("SPILLWAY_HEAD_NODES")
+                .map(|nodes| nodes.split(',').map(str::to_owned).collect())
+                .unwrap_or_default(),
             dead_letter_queue_url: given("SPILLWAY_DEAD_LETTER_QUEUE_URL"),
         })
     }

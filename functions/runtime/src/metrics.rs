@@ -4,8 +4,8 @@
 
 use serde_json::{Map, Value, json};
 use spillway_control::tally::{
-    CLOCK_SKEW_SECONDS, ENVELOPES_REFUSED, HEARTBEAT_AGE_SECONDS, NODES_OVER_LIMIT, NODES_UNKNOWN,
-    Tally, UPDATES_UNACKNOWLEDGED,
+    CLOCK_SKEW_SECONDS, COMMANDS_FAILED, ENVELOPES_REFUSED, HEARTBEAT_AGE_SECONDS,
+    NODES_OVER_LIMIT, NODES_UNKNOWN, Tally, UPDATES_UNACKNOWLEDGED,
 };
 
 use crate::batch::Invocation;
@@ -14,7 +14,8 @@ const NAMESPACE: &str = "Spillway";
 
 /// Metrics of the cluster as a whole, whichever function publishes them; the template's alarms name these
 /// with the dimension `Cluster` alone.
-const OF_THE_CLUSTER: [&str; 6] = [
+const OF_THE_CLUSTER: [&str; 7] = [
+    COMMANDS_FAILED,
     HEARTBEAT_AGE_SECONDS,
     UPDATES_UNACKNOWLEDGED,
     ENVELOPES_REFUSED,

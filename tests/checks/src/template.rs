@@ -40,7 +40,7 @@ impl Template {
             })
     }
 
-    /// Every statement of the policies of a role or managed policy.
+    /// Every statement of the policies of a role or managed policy, those under a condition too.
     #[must_use]
     pub fn statements(&self, id: &str) -> Vec<&Value> {
         let properties = &self.0["Resources"][id]["Properties"];
@@ -49,16 +49,22 @@ impl Template {
         let documents = inline.chain(own);
         documents
             .flat_map(|document| list(&document["Statement"]))
+            .map(|statement| match &statement["Fn::If"][1] {
+                Value::Null => statement,
+                held => held,
+            })
             .collect()
     }
 }
 
-/// The logical id that `{"Ref": …}` or `{"Fn::GetAtt": […]}` names.
+/// The logical id that `{"Ref": …}` or `{"Fn::GetAtt": […]}` names; of `{"Fn::If": […]}` where its condition holds.
 #[must_use]
 pub fn target(value: &Value) -> Option<&str> {
+    let held = &value["Fn::If"][1];
     value["Ref"]
         .as_str()
         .or_else(|| value["Fn::GetAtt"][0].as_str())
+        .or_else(|| if held.is_null() { None } else { target(held) })
 }
 
 /// The elements of a list; a value that is no list counts as a list of one, null as an empty one.

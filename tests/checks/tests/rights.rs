@@ -17,7 +17,9 @@ fn a_function_may_send_where_it_is_told_to_and_nowhere_else() -> Result<()> {
         let variables = function["Environment"]["Variables"]
             .as_object()
             .context("no environment")?;
-        let told: BTreeSet<&str> = variables.values().filter_map(target).collect();
+        let is_queue = |id: &&str| id.ends_with("Queue");
+        let told = variables.values().filter_map(target).filter(is_queue);
+        let told: BTreeSet<&str> = told.collect();
         let mut may: BTreeSet<&str> = template
             .statements(&id.replace("Function", "Role"))
             .into_iter()
@@ -32,6 +34,22 @@ fn a_function_may_send_where_it_is_told_to_and_nowhere_else() -> Result<()> {
     }
     Ok(())
 }
+
+/// Actions for which AWS knows no narrower resource.
+const EVERYWHERE: [&str; 2] = ["ec2:DescribeInstances", "ssm:GetCommandInvocation"];
+
+/// What the SSM agent needs to take commands and answer them. AWS knows no narrower resource for these.
+const AGENT_CHANNEL: [&str; 9] = [
+    "ssm:UpdateInstanceInformation",
+    "ssmmessages:CreateControlChannel",
+    "ssmmessages:OpenControlChannel",
+    "ec2messages:AcknowledgeMessage",
+    "ec2messages:DeleteMessage",
+    "ec2messages:FailMessage",
+    "ec2messages:GetEndpoint",
+    "ec2messages:GetMessages",
+    "ec2messages:SendReply",
+];
 
 #[test]
 fn no_right_is_wider_than_it_must_be() -> Result<()> {
@@ -52,7 +70,9 @@ fn no_right_is_wider_than_it_must_be() -> Result<()> {
                 assert!(!action.contains('*'), "{id} allows {action}");
                 let everywhere = list(&statement["Resource"]).any(|resource| resource == "*");
                 assert!(
-                    !everywhere || action == "ec2:DescribeInstances",
+                    !everywhere
+                        || EVERYWHERE.contains(&action)
+                        || (id == "HeadNodePolicy" && AGENT_CHANNEL.contains(&action)),
                     "{id} allows {action} on everything"
                 );
             }
@@ -141,7 +161,9 @@ fn the_head_node_can_ask_and_nothing_more() -> Result<()> {
         .filter_map(Value::as_str)
         .collect();
     assert!(
-        actions.iter().all(|action| action.starts_with("sqs:")),
+        actions
+            .iter()
+            .all(|action| action.starts_with("sqs:") || AGENT_CHANNEL.contains(action)),
         "{actions:?}"
     );
     for statement in allowed
@@ -159,6 +181,41 @@ fn the_head_node_can_ask_and_nothing_more() -> Result<()> {
         denied,
         BTreeSet::from(["ssm:GetParameter*", "ssm:SendCommand", "secretsmanager:*"])
     );
+    Ok(())
+}
+
+/// Only `callback` reads a signing key or sends a command, and only its own document to the listed head nodes.
+#[test]
+fn only_callback_signs_and_commands() -> Result<()> {
+    let template = Template::read()?;
+    let may = |id: &str, action: &str| {
+        let statements = template.statements(id).into_iter();
+        let allowed = statements.filter(|statement| statement["Effect"] == "Allow");
+        allowed
+            .filter(|statement| list(&statement["Action"]).any(|allowed| allowed == action))
+            .collect::<Vec<_>>()
+    };
+    for (id, _) in template.of_type("AWS::IAM::Role") {
+        let is_callback = id == "CallbackRole";
+        assert_eq!(
+            may(id, "ssm:SendCommand").len(),
+            usize::from(is_callback),
+            "{id}"
+        );
+        let reads_keys = may(id, "ssm:GetParameter").iter().any(|statement| {
+            list(&statement["Resource"]).any(|name| !name.to_string().contains("munge-key"))
+        });
+        assert_eq!(reads_keys, is_callback, "{id}");
+    }
+    let sent = may("CallbackRole", "ssm:SendCommand")[0];
+    let to: Vec<&str> = list(&sent["Resource"])
+        .filter_map(|resource| resource["Fn::Sub"][0].as_str())
+        .collect();
+    let arn = "arn:${AWS::Partition}:ssm:${AWS::Region}:${AWS::AccountId}:";
+    let node = format!("{arn}managed-instance/${{Id}}");
+    assert_eq!(to[0], format!("{arn}document/${{Name}}"));
+    assert_eq!(to[1..], [node.as_str(); 4]);
+    assert_eq!(list(&sent["Resource"]).count(), to.len());
     Ok(())
 }
 

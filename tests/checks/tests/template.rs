@@ -1,9 +1,11 @@
 //! What the template must say and no emulator shows: there a wrong value deploys just as well.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use spillway_checks::crates::Crates;
 use spillway_checks::template::{Template, list, target};
 
@@ -236,6 +238,38 @@ fn every_function_is_a_program_of_this_workspace() -> Result<()> {
         let name = json!({"Fn::Sub": format!("${{ClusterName}}-{program}")});
         assert_eq!(function["FunctionName"], name, "{id}");
     }
+    Ok(())
+}
+
+/// `callback` pins the document by this hash: with another one no command would ever be sent.
+#[test]
+fn the_document_is_the_one_whose_hash_is_pinned() -> Result<()> {
+    let template = Template::read()?;
+    let document = template.at("/Resources/ApplyDocument/Properties");
+    assert!(
+        document["Name"].is_null(),
+        "a changed document must be a new one, of which there is a version 1 only"
+    );
+    let content = document["Content"]["Fn::Sub"]
+        .as_str()
+        .context("the content is no text")?;
+    let hash = Sha256::digest(content);
+    let hash = hash.iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    });
+    assert_eq!(
+        template.at("/Parameters/ApplyDocumentHash/Default"),
+        &json!(hash)
+    );
+    let content: Value = serde_json::from_str(content)?;
+    let envelope = &content["parameters"]["Envelope"];
+    assert_eq!(envelope["interpolationType"], "ENV_VAR");
+    let inputs = &content["mainSteps"][0]["inputs"];
+    assert_eq!(
+        inputs,
+        &json!({"timeoutSeconds": "30", "runCommand": ["/usr/bin/spillway apply"]})
+    );
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
+use spillway_core::envelope::PublicKey;
 use spillway_world::ec2::{Ec2, Settings, Subnet};
 use tokio::net::TcpListener;
 use tokio::process::Command;
@@ -25,6 +26,7 @@ use crate::install;
 use crate::instances::{EmulatorSessions, EmulatorTemplates, Instances};
 use crate::network::Network;
 use crate::site::{self, Site};
+use crate::ssm::{self, Document, NodeAgent, Ssm};
 
 /// What can be said of a lab before it starts.
 #[derive(Debug, Clone)]
@@ -53,6 +55,10 @@ pub struct LabSpec {
     pub instance_types: Vec<String>,
     /// Capacity kinds in order.
     pub capacity: Vec<String>,
+    /// `UpdateRoads`: how updates reach the head node.
+    pub update_roads: String,
+    /// `max_nodes` of the cluster's limits.
+    pub max_nodes: u32,
     /// More lines of slurm.conf.
     pub slurm_lines: Vec<String>,
 }
@@ -73,6 +79,8 @@ impl LabSpec {
             zones: 2,
             instance_types: site::INSTANCE_TYPES.map(str::to_owned).to_vec(),
             capacity: vec!["on-demand".to_owned()],
+            update_roads: "both".to_owned(),
+            max_nodes: 64,
             slurm_lines: Vec::new(),
         })
     }
@@ -81,6 +89,12 @@ impl LabSpec {
         format!("cloud-[0-{}]", self.nodes - 1)
     }
 }
+
+/// The head node as a managed node of SSM.
+pub const HEAD_NODE_ID: &str = "mi-0123456789abcdef0";
+
+/// The SSM document of the lab: the emulator's CloudFormation cannot make it, so the lab's SSM is given it.
+const APPLY_DOCUMENT: &str = "lab-apply";
 
 /// `CPUs` of a node in slurm.conf.
 const NODE_CPUS: u32 = 2;
@@ -122,6 +136,10 @@ pub struct Lab {
     pub head: HeadNode,
     /// The agent on it.
     pub agent: Agent,
+    /// The lab's Run Command.
+    pub ssm: Ssm,
+    /// The stand-in for the SSM agent on the head node.
+    pub ssm_agent: Option<NodeAgent>,
     /// The stack's outputs.
     pub outputs: BTreeMap<String, String>,
     /// What the head node signs with.
@@ -155,7 +173,8 @@ impl Lab {
         let network = Network::claim()?;
         let cloud = Cloud::start(&venv, &spec.state, network.bridge_address(), 0).await?;
         let root = cloud.emulator.root();
-        let (ec2, address, service) = serve_ec2(&network, &root).await?;
+        let (ec2, address, mut service) = serve_ec2(&network, &root).await?;
+        let ssm = serve_ssm(&cloud, &mut service).await?;
         let events = ec2.listen();
         cloud.proxy.route("ec2", address);
         let authorizer = Authorizer::new(root.clone(), ec2.clone());
@@ -178,8 +197,13 @@ impl Lab {
         )
         .await?;
         let head = HeadNode::start(head_spec(&spec, &network), &network).await?;
-        let toml = site_toml(&spec, &cloud, &outputs, &head, &network);
-        let config = site::install(&head, &toml, &cloud.certificates.bundle, &head_credentials)?;
+        let ssm_agent = NodeAgent::start(&ssm, HEAD_NODE_ID, head.directory())
+            .context("start the stand-in for the SSM agent")?;
+        let toml = |keys: &[PublicKey]| site_toml(&spec, &cloud, &outputs, &head, &network, keys);
+        let bundle = &cloud.certificates.bundle;
+        let config = site::install(&head, &toml(&[]), bundle, &head_credentials)?;
+        let key = create_key(client(&head, &cloud, &operator), &config).await?;
+        std::fs::write(&config, toml(&[key])).context("write the configuration")?;
         let sessions = Arc::new(EmulatorSessions {
             root: root.clone(),
             authorizer,
@@ -205,6 +229,8 @@ impl Lab {
             hypervisor,
             head,
             agent,
+            ssm,
+            ssm_agent: Some(ssm_agent),
             outputs,
             head_user: head_credentials,
             operator,
@@ -239,41 +265,13 @@ impl Lab {
     /// The client, as the operator.
     #[must_use]
     pub fn client(&self) -> Command {
-        let mut command = Command::new(self.head.client());
-        command
-            .env_clear()
-            .envs(self.operator_environment())
-            .stdin(Stdio::null())
-            .kill_on_drop(true);
-        command
+        client(&self.head, &self.cloud, &self.operator)
     }
 
     /// What a shell needs to act as the operator, and as root of the cluster.
     #[must_use]
     pub fn operator_environment(&self) -> BTreeMap<String, String> {
-        let text = |path: &Path| path.display().to_string();
-        BTreeMap::from([
-            (
-                "PATH".to_owned(),
-                "/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
-            ),
-            ("SLURM_CONF".to_owned(), text(&self.head.slurm_conf())),
-            ("AWS_ENDPOINT_URL".to_owned(), self.cloud.proxy.url()),
-            (
-                "AWS_CA_BUNDLE".to_owned(),
-                text(&self.cloud.certificates.bundle),
-            ),
-            ("AWS_REGION".to_owned(), "us-east-1".to_owned()),
-            ("AWS_DEFAULT_REGION".to_owned(), "us-east-1".to_owned()),
-            (
-                "AWS_ACCESS_KEY_ID".to_owned(),
-                self.operator.access_key_id.clone(),
-            ),
-            (
-                "AWS_SECRET_ACCESS_KEY".to_owned(),
-                self.operator.secret_access_key.clone(),
-            ),
-        ])
+        operator_environment(&self.head, &self.cloud, &self.operator)
     }
 
     /// One of the stack's outputs.
@@ -372,6 +370,89 @@ async fn serve_ec2(
     Ok((ec2, address, tasks))
 }
 
+fn client(head: &HeadNode, cloud: &Cloud, operator: &Credentials) -> Command {
+    let mut command = Command::new(head.client());
+    command
+        .env_clear()
+        .envs(operator_environment(head, cloud, operator))
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    command
+}
+
+fn operator_environment(
+    head: &HeadNode,
+    cloud: &Cloud,
+    operator: &Credentials,
+) -> BTreeMap<String, String> {
+    let text = |path: &Path| path.display().to_string();
+    let path = "/usr/sbin:/usr/bin:/sbin:/bin".to_owned();
+    let Credentials {
+        access_key_id,
+        secret_access_key,
+        ..
+    } = operator.clone();
+    let variables = [
+        ("PATH", path),
+        ("SLURM_CONF", text(&head.slurm_conf())),
+        ("AWS_ENDPOINT_URL", cloud.proxy.url()),
+        ("AWS_CA_BUNDLE", text(&cloud.certificates.bundle)),
+        ("AWS_REGION", "us-east-1".to_owned()),
+        ("AWS_DEFAULT_REGION", "us-east-1".to_owned()),
+        ("AWS_ACCESS_KEY_ID", access_key_id),
+        ("AWS_SECRET_ACCESS_KEY", secret_access_key),
+    ];
+    let named = variables.into_iter();
+    named
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+}
+
+/// Makes the first signing key, as the operator does; gives its public half.
+async fn create_key(mut client: Command, config: &Path) -> anyhow::Result<PublicKey> {
+    let create = client
+        .args(["keys", "create", "--json", "--config"])
+        .arg(config);
+    let output = create.output().await.context("run spillway keys create")?;
+    if !output.status.success() {
+        bail!(
+            "spillway keys create failed: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    let answer: serde_json::Value =
+        serde_json::from_slice(&output.stdout).context("read what keys create says")?;
+    let public = answer["public"]
+        .as_str()
+        .context("keys create names no key")?;
+    Ok(public.parse()?)
+}
+
+/// The lab's Run Command, with the template's document.
+async fn serve_ssm(cloud: &Cloud, tasks: &mut JoinSet<()>) -> anyhow::Result<Ssm> {
+    let ssm = Ssm::default();
+    let document = Document::of_template(APPLY_DOCUMENT, &template(), "ApplyDocument")?;
+    ssm.put_document(document);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .context("listen for SSM")?;
+    let address = listener.local_addr().context("listen for SSM")?;
+    let router = ssm.clone().router();
+    tasks.spawn(async move {
+        if let Err(error) = axum::serve(listener, router).await {
+            tracing::error!(%error, "the lab's SSM stopped");
+        }
+    });
+    for operation in ssm::OPERATIONS {
+        cloud.proxy.route_operation("ssm", operation, address);
+    }
+    Ok(ssm)
+}
+
+fn template() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../infra/sam/template.yaml")
+}
+
 async fn deploy(
     spec: &LabSpec,
     venv: &Path,
@@ -388,7 +469,7 @@ async fn deploy(
         state: &spec.state.join("deploy"),
         certificates: &cloud.certificates,
         endpoint_url: &cloud.proxy.url(),
-        template: &Path::new(env!("CARGO_MANIFEST_DIR")).join("../../infra/sam/template.yaml"),
+        template: &template(),
         binaries: &spec.binaries,
         stack_name: &spec.cluster,
         parameters: &[
@@ -399,6 +480,9 @@ async fn deploy(
             ("FunctionTimeoutSeconds", &timeout),
             ("QueueVisibilitySeconds", &visibility),
             ("ProtectData", "false"),
+            ("UpdateRoads", &spec.update_roads),
+            ("HeadNodeIds", HEAD_NODE_ID),
+            ("ApplyDocumentName", APPLY_DOCUMENT),
         ],
     };
     Ok(deployment.deploy(root, cloud.proxy.principals()).await?)
@@ -444,6 +528,7 @@ fn site_toml(
     outputs: &BTreeMap<String, String>,
     head: &HeadNode,
     network: &Network,
+    trusted_keys: &[PublicKey],
 ) -> String {
     let types: Vec<&str> = spec.instance_types.iter().map(String::as_str).collect();
     let capacity: Vec<&str> = spec.capacity.iter().map(String::as_str).collect();
@@ -457,6 +542,9 @@ fn site_toml(
         instance_types: &types,
         zones: spec.zones,
         capacity: &capacity,
+        max_nodes: spec.max_nodes,
+        update_roads: &spec.update_roads,
+        trusted_keys,
         endpoint_url: &cloud.proxy.url(),
         outputs,
     }

@@ -17,6 +17,7 @@ pub mod network;
 pub mod process;
 pub mod proxy;
 pub mod site;
+pub mod ssm;
 pub mod standing;
 pub mod tls;
 pub mod xml;

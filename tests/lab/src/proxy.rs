@@ -179,6 +179,13 @@ impl Proxy {
     pub fn route(&self, service: &str, backend: SocketAddr) {
         self.shared.routes.set(service, backend);
     }
+
+    /// Sends one operation's calls to a plain http server on loopback from now on.
+    pub fn route_operation(&self, service: &str, operation: &str, backend: SocketAddr) {
+        self.shared
+            .routes
+            .set_operation(service, operation, backend);
+    }
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ProxyError> {
@@ -346,7 +353,9 @@ impl Shared {
 
     async fn forward(&self, call: &Described, request: Request<Bytes>) -> Answer {
         let (mut parts, body) = request.into_parts();
-        parts.uri = self.routes.target(&call.service, &parts.uri);
+        parts.uri = self
+            .routes
+            .target(&call.service, &call.operation, &parts.uri);
         drop_connection_headers(&mut parts.headers);
         let request = Request::from_parts(parts, Full::new(body));
         let mut answer = match self.client.call(request).await {

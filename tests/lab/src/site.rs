@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{User, chown};
+use spillway_core::envelope::PublicKey;
 
 use crate::emulator::root::Credentials;
 use crate::head::{HeadNode, SLURM_USER};
@@ -43,6 +44,12 @@ pub struct Site<'a> {
     pub zones: usize,
     /// Capacity kinds in order.
     pub capacity: &'a [&'a str],
+    /// `max_nodes` of the cluster's limits.
+    pub max_nodes: u32,
+    /// The roads by which updates come: `both`, `queue` or `ssm`.
+    pub update_roads: &'a str,
+    /// The public keys whose envelopes are believed.
+    pub trusted_keys: &'a [PublicKey],
     /// The lab's endpoint.
     pub endpoint_url: &'a str,
     /// The stack's outputs.
@@ -55,6 +62,7 @@ impl Site<'_> {
     pub fn to_toml(&self, head: &HeadNode, network: &Network) -> String {
         let output = |name: &str| self.outputs.get(name).cloned().unwrap_or_default();
         let directory = head.directory().display();
+        let keys: Vec<String> = self.trusted_keys.iter().map(ToString::to_string).collect();
         let mut text = format!(
             r#"cluster = "{cluster}"
 region = "us-east-1"
@@ -76,13 +84,17 @@ spool_directory = "{directory}/spool"
 socket = "{directory}/spool/agent.sock"
 jobs_file = "{directory}/spool/jobs"
 
+[callback]
+trusted_keys = {trusted_keys:?}
+roads = "{roads}"
+
 [slurm]
 resume_timeout_seconds = {resume_timeout}
 suspend_timeout_seconds = {suspend_timeout}
 
 [limits]
-max_nodes = 64
-launches_per_hour = 1000
+max_nodes = {max_nodes}
+launches_per_hour = {launches_per_hour}
 
 [[partition]]
 name = "{PARTITION}"
@@ -98,6 +110,10 @@ cpus = {cpus}
 memory_mb = {memory}
 "#,
             cluster = self.cluster,
+            trusted_keys = keys,
+            roads = self.update_roads,
+            max_nodes = self.max_nodes,
+            launches_per_hour = self.max_nodes.max(1000),
             resume = output("ResumeQueueUrl"),
             suspend = output("SuspendQueueUrl"),
             reports = output("ReportsQueueUrl"),

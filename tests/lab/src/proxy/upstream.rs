@@ -1,4 +1,4 @@
-//! Where calls go on to: one backend a service, everything else to the emulator.
+//! Where calls go on to: one backend a service or operation, everything else to the emulator.
 
 use std::{
     collections::HashMap,
@@ -64,11 +64,12 @@ impl HttpClient {
     }
 }
 
-/// The backends by service. Cheap to clone; all clones see the same routes.
+/// The backends by service, or by service and operation. Cheap to clone; all clones see the same routes.
 #[derive(Debug, Clone)]
 pub(super) struct Routes {
     emulator: (Scheme, Authority),
     others: Arc<RwLock<HashMap<String, Authority>>>,
+    operations: Arc<RwLock<HashMap<(String, String), Authority>>>,
 }
 
 impl Routes {
@@ -76,6 +77,7 @@ impl Routes {
         Self {
             emulator: (Scheme::HTTPS, authority(emulator)),
             others: Arc::default(),
+            operations: Arc::default(),
         }
     }
 
@@ -87,11 +89,27 @@ impl Routes {
             .insert(service.to_owned(), authority(address));
     }
 
+    /// The same for one operation of a service.
+    pub(super) fn set_operation(&self, service: &str, operation: &str, address: SocketAddr) {
+        self.operations
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(
+                (service.to_owned(), operation.to_owned()),
+                authority(address),
+            );
+    }
+
     /// The address of a call's backend. Only the connection goes there: the Host header, which is
     /// signed, stays as the caller wrote it.
-    pub(super) fn target(&self, service: &str, asked: &Uri) -> Uri {
+    pub(super) fn target(&self, service: &str, operation: &str, asked: &Uri) -> Uri {
+        let operations = self
+            .operations
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        let named = operations.get(&(service.to_owned(), operation.to_owned()));
         let others = self.others.read().unwrap_or_else(PoisonError::into_inner);
-        let (scheme, authority) = others.get(service).map_or_else(
+        let (scheme, authority) = named.or_else(|| others.get(service)).map_or_else(
             || self.emulator.clone(),
             |other| (Scheme::HTTP, other.clone()),
         );

@@ -1,0 +1,354 @@
+//! The roads home: updates come by SSM alone, by the queue alone, by both; and what is forged, old or comes twice
+//! changes nothing.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+use spillway_core::envelope::{Envelope, SigningKey, Update, UpdateAction, seal};
+use spillway_core::name::{ClusterName, Generation};
+use spillway_lab::lab::{HEAD_NODE_ID, Lab};
+use spillway_lab::ssm::Invocation;
+
+use crate::support::{Story, generation, job_is, node, now_ms, pause, put, submit, until};
+
+/// A job on new nodes: slurmctld 22.05 looks only every 30 s whether the nodes of a batch job have booted.
+const JOB_SECONDS: u64 = 110;
+
+async fn begin(name: &str, roads: &str) -> Story {
+    let roads = roads.to_owned();
+    Story::begin(name, |spec| spec.update_roads = roads).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn updates_come_by_ssm_alone() {
+    let lab = begin("updates_come_by_ssm_alone", "ssm").await;
+    let id = submit(&lab, "cloud-0,cloud-1", 0).await;
+    job_is(&lab, &id, "COMPLETED", JOB_SECONDS).await;
+    let commands = ended(&lab).await;
+    assert!(!commands.is_empty());
+    assert!(
+        commands.iter().all(|command| command.status == "Success"),
+        "{commands:?}"
+    );
+    assert_eq!(calls(&lab, "head-node", "ReceiveMessage"), 0);
+    lab.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn updates_come_by_the_queue_alone() {
+    let lab = begin("updates_come_by_the_queue_alone", "queue").await;
+    let id = submit(&lab, "cloud-0,cloud-1", 0).await;
+    job_is(&lab, &id, "COMPLETED", JOB_SECONDS).await;
+    assert_eq!(calls(&lab, "lab-callback", "SendCommand"), 0);
+    assert!(lab.ssm.invocations().is_empty());
+    lab.end().await;
+}
+
+/// Counted by a program in scontrol's place, which notes its arguments and then is scontrol.
+#[tokio::test(flavor = "multi_thread")]
+async fn by_both_roads_scontrol_runs_once_a_change() {
+    let mut lab = begin("by_both_roads_scontrol_runs_once_a_change", "both").await;
+    let noted = note_scontrol(&mut lab).await;
+    let id = submit(&lab, "cloud-0,cloud-1", 0).await;
+    job_is(&lab, &id, "COMPLETED", JOB_SECONDS).await;
+    let commands = ended(&lab).await;
+    assert!(!commands.is_empty(), "SSM was not used");
+    assert!(
+        calls(&lab, "head-node", "DeleteMessage") > 0,
+        "nor the queue"
+    );
+    let text = std::fs::read_to_string(noted).expect("scontrol was called");
+    let updates: Vec<&str> = text
+        .lines()
+        .filter(|line| line.contains("NodeAddr="))
+        .collect();
+    for name in ["cloud-0", "cloud-1"] {
+        let of_node = updates.iter().filter(|line| {
+            let names = line.split_once("NodeName=").map(|(_, rest)| rest);
+            let names = names.and_then(|rest| rest.split(' ').next()).unwrap_or("");
+            names.split(',').any(|own| own == name)
+        });
+        assert_eq!(of_node.count(), 1, "{name}: {updates:?}");
+    }
+    lab.end().await;
+}
+
+/// 1,000 nodes of a real slurmctld. Their instances stay pending, so that no machine is booted for them: what is
+/// looked at is the way of a thousand addresses, from EC2's answers to slurmctld.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_addresses_come_by_ssm_alone() {
+    const NODES: u32 = 1_000;
+    const FOR_EVER_MS: u64 = 3_600_000;
+    let lab = Story::begin("a_thousand_addresses_come_by_ssm_alone", |spec| {
+        spec.update_roads = "ssm".to_owned();
+        spec.nodes = NODES;
+        spec.max_nodes = NODES;
+        spec.resume_timeout_seconds = 600;
+        spec.function_timeout_seconds = 60;
+        spec.queue_visibility_seconds = 70;
+    })
+    .await;
+    lab.ec2.with(|ec2, _| ec2.settings.pending_ms = FOR_EVER_MS);
+    let count = NODES.to_string();
+    let job = lab.head.sbatch(
+        &["-N", &count, "--output=/dev/null"],
+        "#!/bin/sh\nhostname\n",
+    );
+    job.await.expect("sbatch takes the job");
+    let begun = now_ms();
+    until("slurmctld has every address", 400, async || {
+        let nodes = lab.head.scontrol(&["-o", "show", "nodes"]).await.ok()?;
+        let told: BTreeMap<&str, &str> = nodes.lines().filter_map(name_and_address).collect();
+        let launched: BTreeMap<String, String> = lab.ec2.with(|ec2, _| {
+            let instances = ec2.instances();
+            let named = instances.filter_map(|i| {
+                let name = i.tags.get("Name")?;
+                Some((name.clone(), i.private_ip.to_string()))
+            });
+            named.collect()
+        });
+        let right = launched
+            .iter()
+            .filter(|(name, address)| told.get(name.as_str()) == Some(&address.as_str()));
+        (right.count() == NODES as usize).then_some(())
+    })
+    .await;
+    println!("{NODES} addresses in {} ms", now_ms() - begun);
+    let commands = ended(&lab).await;
+    let failed = commands
+        .iter()
+        .filter(|command| command.status != "Success");
+    assert_eq!(failed.count(), 0, "{commands:?}");
+    println!("by {} commands", commands.len());
+    assert_eq!(calls(&lab, "head-node", "ReceiveMessage"), 0);
+    lab.end().await;
+}
+
+fn name_and_address(line: &str) -> Option<(&str, &str)> {
+    let field = |key: &str| line.split(' ').find_map(|word| word.strip_prefix(key));
+    Some((field("NodeName=")?, field("NodeAddr=")?))
+}
+
+/// Somebody who may write to the queue and send commands, and even has the signing key, tells slurmctld lies.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_forged_old_or_another_s_changes_nothing() {
+    let lab = begin("what_is_forged_old_or_another_s_changes_nothing", "both").await;
+    let id = submit(&lab, "cloud-0", 600).await;
+    job_is(&lab, &id, "RUNNING", JOB_SECONDS).await;
+    let before = node(&lab, "cloud-0").await;
+    let current = generation(&lab, "cloud-0").await;
+    let key = active_key(&lab).await;
+    let lie = |id: &str, generation: u64, issued_ms: u64| Envelope {
+        envelope_id: id.to_owned(),
+        issued_ms,
+        expires_ms: issued_ms + 600_000,
+        updates: vec![Update {
+            nodes: "cloud-0".to_owned(),
+            generation: Generation::new(generation).expect("a generation"),
+            number: 99,
+            request_id: None,
+            action: UpdateAction::Fail {
+                reason: "a lie".to_owned(),
+            },
+        }],
+    };
+    let own = ClusterName::new("lab").expect("a name");
+    let other = ClusterName::new("other").expect("a name");
+    let sealed = |cluster, envelope: &Envelope, key| seal(cluster, envelope, key).expect("sealed");
+    let now = now_ms();
+    let stranger = SigningKey::from_seed(&[9; 32]);
+    let good = sealed(&own, &lie("altered", current, now), &key);
+    let (head, signature) = good.rsplit_once('.').expect("a signature");
+    let signed_by_another = sealed(&own, &lie("forged", current, now), &stranger)
+        .replace(&stranger.id().to_string(), &key.id().to_string());
+    for (reason, text) in [
+        ("forged", signed_by_another),
+        ("forged", format!("{head}A.{signature}")),
+        (
+            "unknown-key",
+            sealed(&own, &lie("revoked", current, now), &stranger),
+        ),
+        (
+            "other-cluster",
+            sealed(&other, &lie("other", current, now), &key),
+        ),
+        (
+            "expired",
+            sealed(&own, &lie("expired", current, now - 700_000), &key),
+        ),
+        (
+            "not-yet-valid",
+            sealed(&own, &lie("early", current, now + 3_600_000), &key),
+        ),
+        ("", sealed(&own, &lie("stale", current - 1, now), &key)),
+    ] {
+        put(&lab, "UpdatesQueueUrl", &text).await;
+        let command = send_command(&lab, &text).await;
+        let what = format!("{reason} comes by SSM");
+        let ran = until(&what, 60, async || {
+            let mut all = lab.ssm.invocations().into_iter();
+            let own = all.find(|known| known.command_id == command)?;
+            (!["Pending", "InProgress"].contains(&own.status)).then_some(own)
+        })
+        .await;
+        let said = format!("{}{}", ran.output, ran.error);
+        assert!(said.contains(reason), "{reason}: {ran:?}");
+    }
+    pause(5).await;
+    let after = node(&lab, "cloud-0").await;
+    assert_eq!(before, after);
+    job_is(&lab, &id, "RUNNING", 1).await;
+    until("the refusals are counted", 90, async || {
+        let log = std::fs::read_to_string(lab.agent.log_file()).ok()?;
+        let all = [
+            "forged",
+            "unknown-key",
+            "other-cluster",
+            "expired",
+            "not-yet-valid",
+        ];
+        all.iter().all(|reason| log.contains(reason)).then_some(())
+    })
+    .await;
+    lab.end().await;
+}
+
+/// The key is replaced while jobs start: no update is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_key_is_replaced_while_jobs_start() {
+    let mut lab = begin("the_key_is_replaced_while_jobs_start", "both").await;
+    let old = active_key(&lab).await;
+    let first = submit(&lab, "cloud-0,cloud-1", 0).await;
+    let created = keys(&lab, &["create", "--json"]).await;
+    let created: Value = serde_json::from_str(&created).expect("JSON");
+    let (id, public) = (&created["id"], &created["public"]);
+    let (id, public) = (id.as_str().expect("id"), public.as_str().expect("public"));
+    let old_line = old.public().to_string();
+    trust(&mut lab, &old_line, &format!("{old_line}\", \"{public}"));
+    keys(&lab, &["rotate", id]).await;
+    let second = submit(&lab, "cloud-2,cloud-3", 0).await;
+    for job in [&first, &second] {
+        job_is(&lab, job, "COMPLETED", JOB_SECONDS).await;
+    }
+    // callback uses a key for a minute at most after it was replaced.
+    pause(65).await;
+    keys(&lab, &["revoke", &old.id().to_string()]).await;
+    trust(&mut lab, &format!("{old_line}\", \"{public}"), public);
+    let third = submit(&lab, "cloud-4", 0).await;
+    job_is(&lab, &third, "COMPLETED", JOB_SECONDS).await;
+    let envelope = Envelope {
+        envelope_id: "late".to_owned(),
+        issued_ms: now_ms(),
+        expires_ms: now_ms() + 60_000,
+        updates: Vec::new(),
+    };
+    let cluster = ClusterName::new("lab").expect("a name");
+    let late = seal(&cluster, &envelope, &old).expect("sealed");
+    put(&lab, "UpdatesQueueUrl", &late).await;
+    until("the revoked key is refused", 60, async || {
+        let log = std::fs::read_to_string(lab.agent.log_file()).ok()?;
+        (log.contains("unknown-key") || log.contains("not trusted")).then_some(())
+    })
+    .await;
+    lab.end().await;
+}
+
+/// Puts one text for another in the configuration; the agent notices by itself.
+fn trust(lab: &mut Lab, from: &str, to: &str) {
+    let path = lab.head.directory().join("etc/spillway.toml");
+    let text = std::fs::read_to_string(&path).expect("the configuration");
+    assert!(text.contains(from), "{text}");
+    std::fs::write(&path, text.replace(from, to)).expect("write the configuration");
+}
+
+async fn keys(lab: &Lab, arguments: &[&str]) -> String {
+    let output = lab.client().arg("keys").args(arguments).output().await;
+    let output = output.expect("the client runs");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// All commands, once none is under way.
+async fn ended(lab: &Lab) -> Vec<Invocation> {
+    until("all commands have ended", 60, async || {
+        let all = lab.ssm.invocations();
+        let is_open = |known: &Invocation| ["Pending", "InProgress"].contains(&known.status);
+        (!all.iter().any(is_open)).then_some(all)
+    })
+    .await
+}
+
+fn calls(lab: &Lab, principal: &str, operation: &str) -> usize {
+    let calls = lab.cloud.proxy.journal().calls().expect("the journal");
+    let calls = calls.iter();
+    calls
+        .filter(|call| call.principal == principal && call.operation == operation)
+        .count()
+}
+
+/// The private key that signs, as the account's owner could read it.
+async fn active_key(lab: &Lab) -> SigningKey {
+    let root = lab.cloud.emulator.root();
+    let read = async |last: &str| {
+        let name = format!("/spillway/lab/signing-key/{last}");
+        let ask = json!({"Name": name, "WithDecryption": true});
+        let answer = root.json("ssm", "AmazonSSM.GetParameter", &ask).await;
+        let answer = answer.expect("SSM answers");
+        let value = answer["Parameter"]["Value"].as_str();
+        value.expect("a value").to_owned()
+    };
+    let id = read("active").await;
+    SigningKey::from_secret_text(&read(&id).await).expect("a key")
+}
+
+/// Sends the lab's command as the account's owner; gives its id.
+async fn send_command(lab: &Lab, envelope: &str) -> String {
+    let parameters = json!({"Envelope": [envelope]}).to_string();
+    let output = tokio::process::Command::new(lab.venv.join("bin/aws"))
+        .args(["ssm", "send-command", "--document-name", "lab-apply"])
+        .args(["--instance-ids", HEAD_NODE_ID, "--timeout-seconds", "30"])
+        .args(["--output", "json", "--parameters", &parameters])
+        .args(["--endpoint-url", &lab.cloud.proxy.url()])
+        .envs(lab.operator_environment())
+        .env("AWS_ACCESS_KEY_ID", "test")
+        .env("AWS_SECRET_ACCESS_KEY", "test")
+        .output()
+        .await
+        .expect("aws runs");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let answer: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let id = answer["Command"]["CommandId"].as_str();
+    id.expect("an id").to_owned()
+}
+
+/// Has the client call a scontrol that notes its arguments; gives the file.
+async fn note_scontrol(lab: &mut Lab) -> PathBuf {
+    let head = lab.head.directory().to_owned();
+    let directory = head.join("noting");
+    // Written by the agent and by `spillway apply`, both as SlurmUser.
+    let noted = head.join("spool/scontrol.calls");
+    std::fs::create_dir_all(&directory).expect("make a directory");
+    for program in ["scontrol", "sinfo", "squeue"] {
+        let path = directory.join(program);
+        let note = format!("echo \"$*\" >> {}", noted.display());
+        let text = format!("#!/bin/sh\n{note}\nexec /usr/bin/{program} \"$@\"\n");
+        std::fs::write(&path, text).expect("write a program");
+        let mode = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(&path, mode).expect("make it a program");
+    }
+    let own = format!("[slurm]\nbin_directory = \"{}\"\n", directory.display());
+    trust(lab, "[slurm]\n", &own);
+    lab.agent.stop().await;
+    lab.agent.start(&BTreeMap::new()).expect("the agent starts");
+    noted
+}
