@@ -13,6 +13,7 @@ pub mod pairings;
 pub mod ports;
 pub mod record;
 pub mod report;
+pub mod sender;
 pub mod stamp;
 pub mod tally;
 pub mod terminate;

@@ -2,6 +2,8 @@
 
 use spillway_core::name::{ClusterName, NameError};
 
+const BURST_NODE_ROLE_ID: &str = "SPILLWAY_BURST_NODE_ROLE_ID";
+
 /// What the template tells a function.
 #[derive(Debug, Clone)]
 pub struct Environment {
@@ -19,6 +21,8 @@ pub struct Environment {
     pub updates_queue_url: Option<String>,
     /// `SPILLWAY_DEAD_LETTER_QUEUE_URL`, where the function has it.
     pub dead_letter_queue_url: Option<String>,
+    /// `SPILLWAY_BURST_NODE_ROLE_ID`, where the function has it: the unique id (`AROA…`) of the burst nodes' role.
+    pub burst_node_role_id: Option<String>,
 }
 
 /// Why the environment will not do.
@@ -41,6 +45,14 @@ impl Environment {
         Self::from_variables(|variable| std::env::var(variable).ok())
     }
 
+    /// The unique id of the burst nodes' role, for the function that cannot do without.
+    pub fn required_burst_node_role_id(&self) -> Result<String, EnvironmentError> {
+        let missing = EnvironmentError::Missing {
+            variable: BURST_NODE_ROLE_ID,
+        };
+        self.burst_node_role_id.clone().ok_or(missing)
+    }
+
     fn from_variables(
         value: impl Fn(&'static str) -> Option<String>,
     ) -> Result<Self, EnvironmentError> {
@@ -54,6 +66,7 @@ impl Environment {
             reports_queue_url: given("SPILLWAY_REPORTS_QUEUE_URL"),
             updates_queue_url: given("SPILLWAY_UPDATES_QUEUE_URL"),
             dead_letter_queue_url: given("SPILLWAY_DEAD_LETTER_QUEUE_URL"),
+            burst_node_role_id: given(BURST_NODE_ROLE_ID),
         })
     }
 }

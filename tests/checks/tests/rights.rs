@@ -17,7 +17,11 @@ fn a_function_may_send_where_it_is_told_to_and_nowhere_else() -> Result<()> {
         let variables = function["Environment"]["Variables"]
             .as_object()
             .context("no environment")?;
-        let told: BTreeSet<&str> = variables.values().filter_map(target).collect();
+        let told: BTreeSet<&str> = variables
+            .iter()
+            .filter(|(name, _)| name.ends_with("_QUEUE_URL"))
+            .filter_map(|(_, value)| target(value))
+            .collect();
         let mut may: BTreeSet<&str> = template
             .statements(&id.replace("Function", "Role"))
             .into_iter()
