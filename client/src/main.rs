@@ -12,6 +12,7 @@ mod jobs_file;
 mod keyring;
 mod node;
 mod nodes;
+mod secret;
 mod slurm;
 mod spool;
 mod wake;

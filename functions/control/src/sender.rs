@@ -89,6 +89,8 @@ impl Sender {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use spillway_core::message::{
         Acknowledge, Heartbeat, JoinDeadline, NodeFailed, NodeReady, NodeStates, Resend,
     };
@@ -126,6 +128,8 @@ mod tests {
             hello: true,
             slurm_version: None,
             spooled: 0,
+            clock_skew_ms: None,
+            refused_envelopes: BTreeMap::new(),
         };
         let states = NodeStates {
             observed_ms: 1,

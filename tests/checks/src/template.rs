@@ -40,7 +40,7 @@ impl Template {
             })
     }
 
-    /// Every statement of the policies of a role or managed policy.
+    /// Every statement of the policies of a role or managed policy, also those under a condition.
     #[must_use]
     pub fn statements(&self, id: &str) -> Vec<&Value> {
         let properties = &self.0["Resources"][id]["Properties"];
@@ -49,6 +49,10 @@ impl Template {
         let documents = inline.chain(own);
         documents
             .flat_map(|document| list(&document["Statement"]))
+            .map(|statement| match &statement["Fn::If"][1] {
+                Value::Null => statement,
+                conditional => conditional,
+            })
             .collect()
     }
 }

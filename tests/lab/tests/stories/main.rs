@@ -6,4 +6,5 @@ mod joining;
 mod looks;
 mod once;
 mod orders;
+mod secrets;
 mod support;
