@@ -9,6 +9,7 @@ mod node;
 mod output;
 mod papers;
 mod push;
+mod secrets;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -61,6 +62,11 @@ enum Command {
     /// Uses the caller's own AWS credentials (environment, profile, …), never the head node's.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
+    /// Store the keys that burst nodes join with
+    ///
+    /// Uses the caller's own AWS credentials (environment, profile, …), never the head node's.
+    #[command(subcommand)]
+    Secrets(secrets::SecretsCommand),
     /// Print the version
     Version(VersionArguments),
     /// Write the manual pages into a directory
@@ -126,6 +132,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Hostlist(command) => hostlist::run(command),
         Command::Config(command) => config::run(command),
         Command::Keys(command) => keys::run(command),
+        Command::Secrets(command) => secrets::run(command),
         Command::Version(arguments) => version(&arguments),
         Command::Man { directory } => papers::man(&directory),
         Command::Completion { shell } => Ok(papers::completion(shell)),

@@ -14,6 +14,7 @@ mod keyring;
 mod node;
 mod nodes;
 mod privilege;
+mod secret;
 mod slurm;
 mod spool;
 mod wake;

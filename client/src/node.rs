@@ -4,8 +4,10 @@
 mod check;
 mod command;
 mod join;
+mod metadata;
 mod record;
 mod reports;
+mod secrets;
 mod slurm;
 mod slurmd;
 mod version;
@@ -28,6 +30,7 @@ use record::Record;
 use slurm::Slurm;
 
 pub use join::{Joined, join};
+pub use metadata::reached as reached_metadata;
 
 /// Where `node join` keeps what `node check` needs; it outlives a reboot.
 pub const DEFAULT_RECORD: &str = "/var/lib/spillway/node.json";

@@ -3,9 +3,9 @@
 
 use aws_config::SdkConfig;
 use aws_sdk_ssm::Client;
-use aws_sdk_ssm::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_ssm::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ssm::types::ParameterType;
-use aws_smithy_types::date_time::Format;
+use aws_smithy_types::date_time::{DateTime, Format};
 
 /// A call that failed. Never holds a parameter's value.
 #[derive(Debug, thiserror::Error)]
@@ -38,9 +38,9 @@ pub enum Existing {
 /// Whether a secret is wanted in clear.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decrypt {
-    /// Needs `kms:Decrypt` for a SecureString.
+    /// Needs `kms:Decrypt` for a `SecureString`.
     Yes,
-    /// The value of a SecureString stays sealed: enough to know that it is there.
+    /// The value of a `SecureString` stays sealed: enough to know that it is there.
     No,
 }
 
@@ -53,10 +53,28 @@ pub struct Listed {
     pub written: String,
 }
 
+/// What SSM says of a parameter besides its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Described {
+    /// Grows by one with each write.
+    pub version: i64,
+    /// When it was last written, RFC 3339 in UTC; empty if SSM does not say.
+    pub written: String,
+}
+
 /// The parameters of one account and region.
 #[derive(Debug, Clone)]
 pub struct Parameters {
     client: Client,
+    kms_key: Option<String>,
+}
+
+impl ParameterError {
+    /// Whether the caller may not do this, which asking again does not change.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Service { said, .. } if said.starts_with("AccessDenied"))
+    }
 }
 
 impl Parameters {
@@ -65,10 +83,17 @@ impl Parameters {
     pub fn new(sdk: &SdkConfig) -> Self {
         Self {
             client: Client::new(sdk),
+            kms_key: None,
         }
     }
 
-    /// Writes a SecureString, encrypted with the account's key for SSM.
+    /// The same; secrets are from now on encrypted with this KMS key (ARN, id or alias).
+    #[must_use]
+    pub fn encrypting_with(self, kms_key: Option<String>) -> Self {
+        Self { kms_key, ..self }
+    }
+
+    /// Writes a `SecureString`, encrypted with the account's key for SSM unless another was named.
     pub async fn put_secure(
         &self,
         name: &str,
@@ -97,12 +122,17 @@ impl Parameters {
         kind: ParameterType,
         existing: Existing,
     ) -> Result<(), ParameterError> {
+        let kms_key = match kind {
+            ParameterType::SecureString => self.kms_key.clone(),
+            _ => None,
+        };
         let call = self
             .client
             .put_parameter()
             .name(name)
             .value(value)
             .r#type(kind)
+            .set_key_id(kms_key)
             .overwrite(existing == Existing::Replace);
         match call.send().await {
             Ok(_) => Ok(()),
@@ -131,6 +161,23 @@ impl Parameters {
         }
     }
 
+    /// What SSM says of a parameter, without its value; none if it is not there.
+    pub async fn describe(&self, name: &str) -> Result<Option<Described>, ParameterError> {
+        let call = self
+            .client
+            .get_parameter()
+            .name(name)
+            .with_decryption(false);
+        match call.send().await {
+            Ok(answer) => Ok(answer.parameter.map(|parameter| Described {
+                version: parameter.version,
+                written: rfc3339(parameter.last_modified_date),
+            })),
+            Err(error) if is(&error, "ParameterNotFound") => Ok(None),
+            Err(error) => Err(failed(name, error)),
+        }
+    }
+
     /// The parameters right below a path such as `/a/b/`, by name; their values stay where they are.
     pub async fn list(&self, path: &str) -> Result<Vec<Listed>, ParameterError> {
         let mut listed = Vec::new();
@@ -143,12 +190,9 @@ impl Parameters {
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| failed(path, error))?;
             for parameter in page.parameters.unwrap_or_default() {
-                let written = parameter
-                    .last_modified_date
-                    .and_then(|date| date.fmt(Format::DateTime).ok());
                 listed.push(Listed {
                     name: parameter.name.unwrap_or_default(),
-                    written: written.unwrap_or_default(),
+                    written: rfc3339(parameter.last_modified_date),
                 });
             }
         }
@@ -164,6 +208,11 @@ impl Parameters {
             Err(error) => Err(failed(name, error)),
         }
     }
+}
+
+fn rfc3339(date: Option<DateTime>) -> String {
+    date.and_then(|date| date.fmt(Format::DateTime).ok())
+        .unwrap_or_default()
 }
 
 fn is<E: ProvideErrorMetadata>(error: &SdkError<E>, code: &str) -> bool {
@@ -182,10 +231,21 @@ where
             meta.code().unwrap_or("refused"),
             meta.message().unwrap_or("no message")
         ),
-        None => DisplayErrorContext(&error).to_string(),
+        None => words(&error),
     };
     ParameterError::Service {
         name: name.to_owned(),
         said,
     }
+}
+
+/// An error and its causes. Never by `Debug`: that shows the answer as it came, and a secret may be in it.
+fn words(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
 }

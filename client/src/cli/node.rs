@@ -22,6 +22,11 @@ pub enum NodeCommand {
     /// For `ExecStartPre` of a slurmd service: exits 1 unless every check passes and the instance still
     /// serves the node that it joined as, for the same request.
     Check(CheckArguments),
+    /// Print the addresses of instance metadata that this user reaches
+    ///
+    /// `node join` and `node check` run it as a user without rights.
+    #[command(hide = true)]
+    ReachMetadata,
 }
 
 /// Options of `node join`.
@@ -69,6 +74,12 @@ pub fn run(command: NodeCommand) -> anyhow::Result<u8> {
     match command {
         NodeCommand::Join(arguments) => join(*arguments),
         NodeCommand::Check(arguments) => check(&arguments),
+        NodeCommand::ReachMetadata => {
+            for address in node::reached_metadata() {
+                output::print_line(&address.to_string())?;
+            }
+            Ok(EXIT_OK)
+        }
     }
 }
 

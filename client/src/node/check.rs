@@ -6,9 +6,9 @@ use serde::Serialize;
 use spillway_core::name::NodeName;
 use tokio::process::Command;
 
-use super::command;
 use super::slurm::{Settings, Slurm};
 use super::version::SlurmVersion;
+use super::{command, metadata, secrets};
 use crate::aws::clock::{MAX_CLOCK_SKEW, ServiceClock};
 
 /// munge answers within milliseconds, or its daemon is not there.
@@ -90,7 +90,8 @@ impl Checks {
             settings: None,
         };
         all.push("clock", check_clock(clock));
-        all.push("munge", check_munge().await);
+        all.push("metadata", metadata::check().await);
+        all.push("munge", check_munge(slurm).await);
         if slurm.is_fetched_by_slurmd() {
             let why = "slurmd fetches its configuration and meets slurmctld itself".to_owned();
             all.push("slurmctld", Outcome::Skipped { why });
@@ -186,7 +187,11 @@ fn check_clock(clock: &ServiceClock) -> Outcome {
 
 /// A credential made here must be readable here: the daemon runs and has a key. That the key is also
 /// slurmctld's shows when slurmctld answers.
-async fn check_munge() -> Outcome {
+async fn check_munge(slurm: &Slurm) -> Outcome {
+    if secrets::munge_is_not_used(slurm) {
+        let why = "the key is that of auth/slurm".to_owned();
+        return Outcome::Skipped { why };
+    }
     let mut munge = Command::new("munge");
     munge.arg("-n");
     let credential = match command::run(munge, b"", MUNGE_TIMEOUT).await {

@@ -12,8 +12,9 @@ use super::record::Record;
 use super::reports::Reports;
 use super::slurm::{Registration, Settings, Slurm};
 use super::slurmd::Slurmd;
-use super::{Instance, JoinOptions, command};
+use super::{Instance, JoinOptions, command, metadata, secrets};
 use crate::aws::dynamodb::{InstanceItem, InstanceState, Serving};
+use crate::aws::ssm::Parameters;
 
 /// Pauses between two looks at the item or at slurmctld: short at first, because most joins take seconds,
 /// and growing, because a thousand nodes may be waiting for one slurmctld.
@@ -104,11 +105,18 @@ struct Join<'a> {
 
 impl Join<'_> {
     async fn run(&mut self) -> Result<Serving, Stop> {
+        // Before anything runs that is not root. What it has to say is said when somebody listens for the node.
+        let closed = metadata::close().await;
         let serving = self.wait_for_pairing().await?;
+        closed.map_err(|error| {
+            let reason = format!("cannot close instance metadata to jobs: {error}");
+            Stop::Failed(reason)
+        })?;
         info!(
             "this is node {} at generation {}",
             serving.node, serving.generation
         );
+        self.install_secrets().await?;
         let settings = self.check(&serving).await?;
         loop {
             let serving = self.wait_for_acknowledgement().await?;
@@ -128,6 +136,26 @@ impl Join<'_> {
             }
             self.in_time(|| "no node was assigned to this instance".to_owned())?;
             pause.wait(self.time_left()).await;
+        }
+    }
+
+    /// The keys that slurmd needs. SSM is asked until it answers: a thousand nodes may be asking at once.
+    async fn install_secrets(&mut self) -> Result<(), Stop> {
+        let parameters = Parameters::new(&self.instance.sdk);
+        let cluster = &self.options.control_plane.cluster;
+        let mut pause = Pause::default();
+        loop {
+            let installed = secrets::install(&parameters, cluster, &self.slurm);
+            let error = match timeout(self.time_left(), installed).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(error)) if !error.may_pass() => return Err(Stop::Failed(error.to_string())),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "SSM has not given the node's keys".to_owned(),
+            };
+            self.in_time(|| error.clone())?;
+            warn!("{error}; asking again");
+            pause.wait(self.time_left()).await;
+            self.look().await?;
         }
     }
 

@@ -72,6 +72,12 @@ impl Slurm {
         &self.conf
     }
 
+    /// `SlurmUser` of the configuration file, if there is one that says so; packages make `slurm`.
+    pub fn slurm_user(&self) -> String {
+        let conf = std::fs::read_to_string(&self.conf).unwrap_or_default();
+        slurm_user(&conf).unwrap_or("slurm").to_owned()
+    }
+
     /// True if there is no configuration on this machine before slurmd has fetched it.
     pub fn is_fetched_by_slurmd(&self) -> bool {
         self.fetched
@@ -132,6 +138,15 @@ impl Settings {
         let path = path.replace("%n", node.as_str()).replace("%h", host);
         path.starts_with('/').then(|| PathBuf::from(path))
     }
+}
+
+/// A line of slurm.conf, where keys are in any case and `#` begins a comment.
+fn slurm_user(conf: &str) -> Option<&str> {
+    conf.lines().find_map(|line| {
+        let (key, value) = line.split('#').next()?.split_once('=')?;
+        let is_it = key.trim().eq_ignore_ascii_case("SlurmUser");
+        is_it.then(|| value.trim().split('(').next().unwrap_or_default())
+    })
 }
 
 impl NodeView {
@@ -243,6 +258,13 @@ NodeName=aws-1 Arch=x86_64 CoresPerSocket=1
 
     fn in_state(state: &str) -> NodeView {
         NodeView::parse(&format!("NodeName=n State={state} Weight=1\n"))
+    }
+
+    #[test]
+    fn the_slurm_user_is_read_from_slurm_conf() {
+        let conf = "ClusterName=lab\n#SlurmUser=root\nslurmuser = hpc # ours\n";
+        assert_eq!(slurm_user(conf), Some("hpc"));
+        assert_eq!(slurm_user("#SlurmUser=root\n"), None);
     }
 
     #[test]

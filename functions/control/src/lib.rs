@@ -15,6 +15,7 @@ pub mod ports;
 pub mod record;
 pub mod report;
 pub mod roads;
+pub mod sender;
 pub mod stamp;
 pub mod tally;
 pub mod terminate;

@@ -18,6 +18,7 @@ use crate::names::{NamesError, distinct};
 use crate::pairings::{Applied, apply, ask_termination, released};
 use crate::ports::{Clock, CommandOutcomes, Control, MAX_DELAY_SECONDS, Queues, Table};
 use crate::record::{HeartbeatRecord, NodeStatesRecord};
+use crate::sender::{Sender, SenderError};
 use crate::tally::{self, Tally};
 
 /// How often an update is told again: for an hour. By then its node's deadline has
@@ -35,18 +36,23 @@ pub enum ReportError {
     /// The message is wrong and stays wrong.
     #[error("report names no valid nodes")]
     Names(#[from] NamesError),
+    /// It is not its sender's to say.
+    #[error(transparent)]
+    Sender(#[from] SenderError),
     /// A call failed; the message is to be delivered again.
     #[error(transparent)]
     Fault(#[from] Fault),
 }
 
-/// Takes in one message of the reports queue. `sent_ms` is when SQS took it.
+/// Takes in one message of the reports queue. `sent_ms` is when SQS took it, `sender` whom SQS says it is from.
 pub async fn report<T: Table, Q: Queues, C: Clock>(
     control: &Control<T, Q, C>,
     outcomes: &impl CommandOutcomes,
     body: ReportBody,
     sent_ms: u64,
+    sender: &Sender,
 ) -> Result<Tally, ReportError> {
+    sender.may_say(&body)?;
     match body {
         ReportBody::Acknowledge(acknowledge) => acknowledged(control, acknowledge).await,
         ReportBody::Heartbeat(heartbeat) => heard(control, heartbeat, sent_ms).await,

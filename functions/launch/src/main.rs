@@ -6,7 +6,7 @@ use spillway_aws::{DynamoTable, Home, QueueUrls, SqsQueues, sdk_config};
 use spillway_control::launch::launch;
 use spillway_control::ports::Control;
 use spillway_ec2::Ec2Client;
-use spillway_runtime::{Environment, Invocation, SystemClock, handle_messages, start_logs};
+use spillway_runtime::{Environment, Invocation, Sent, SystemClock, handle_messages, start_logs};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
@@ -36,8 +36,8 @@ async fn main() -> Result<(), Error> {
             clock: SystemClock,
         };
         let quarantine = async |body: &str, reason: &str| queues.quarantine(body, reason).await;
-        let work = async |body, sent_ms| {
-            Ok(launch(control, ec2, body, sent_ms, invocation.budget()).await?)
+        let work = async |body, sent: Sent| {
+            Ok(launch(control, ec2, body, sent.at_ms, invocation.budget()).await?)
         };
         Ok::<SqsBatchResponse, Error>(
             handle_messages(invocation, event.payload, quarantine, work).await,

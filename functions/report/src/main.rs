@@ -4,8 +4,9 @@ use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use spillway_aws::{DynamoTable, Home, QueueUrls, SqsQueues, SsmOutcomes, sdk_config, ssm_client};
 use spillway_control::ports::Control;
-use spillway_control::report::report;
-use spillway_runtime::{Environment, Invocation, SystemClock, handle_messages, start_logs};
+use spillway_control::report::{ReportError, report};
+use spillway_control::sender::Sender;
+use spillway_runtime::{Environment, Invocation, Sent, SystemClock, handle_messages, start_logs};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
@@ -14,6 +15,7 @@ async fn main() -> Result<(), Error> {
     let config = sdk_config().await;
     let dynamo = &DynamoTable::client(&config);
     let (cluster, table) = (&environment.cluster, &environment.table);
+    let burst_node_role = &environment.required_burst_node_role_id()?;
     let urls = QueueUrls {
         suspend: environment.suspend_queue_url,
         reports: environment.reports_queue_url,
@@ -34,7 +36,10 @@ async fn main() -> Result<(), Error> {
             clock: SystemClock,
         };
         let quarantine = async |body: &str, reason: &str| queues.quarantine(body, reason).await;
-        let work = async |body, sent_ms| Ok(report(control, outcomes, body, sent_ms).await?);
+        let work = async |body, sent: Sent| {
+            let sender = Sender::of(&sent.sender_id, burst_node_role).map_err(ReportError::from)?;
+            Ok(report(control, outcomes, body, sent.at_ms, &sender).await?)
+        };
         Ok::<SqsBatchResponse, Error>(
             handle_messages(invocation, event.payload, quarantine, work).await,
         )

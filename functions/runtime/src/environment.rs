@@ -2,6 +2,8 @@
 
 use spillway_core::name::{ClusterName, NameError};
 
+const BURST_NODE_ROLE_ID: &str = "SPILLWAY_BURST_NODE_ROLE_ID";
+
 /// What the template tells a function.
 #[derive(Debug, Clone)]
 pub struct Environment {
@@ -25,6 +27,8 @@ pub struct Environment {
     pub head_nodes: Vec<String>,
     /// `SPILLWAY_DEAD_LETTER_QUEUE_URL`, where the function has it.
     pub dead_letter_queue_url: Option<String>,
+    /// `SPILLWAY_BURST_NODE_ROLE_ID`, where the function has it: the unique id (`AROA…`) of the burst nodes' role.
+    pub burst_node_role_id: Option<String>,
 }
 
 /// Why the environment will not do.
@@ -47,6 +51,14 @@ impl Environment {
         Self::from_variables(|variable| std::env::var(variable).ok())
     }
 
+    /// The unique id of the burst nodes' role, for the function that cannot do without.
+    pub fn required_burst_node_role_id(&self) -> Result<String, EnvironmentError> {
+        let missing = EnvironmentError::Missing {
+            variable: BURST_NODE_ROLE_ID,
+        };
+        self.burst_node_role_id.clone().ok_or(missing)
+    }
+
     fn from_variables(
         value: impl Fn(&'static str) -> Option<String>,
     ) -> Result<Self, EnvironmentError> {
@@ -65,6 +77,7 @@ impl Environment {
                 .map(|nodes| nodes.split(',').map(str::to_owned).collect())
                 .unwrap_or_default(),
             dead_letter_queue_url: given("SPILLWAY_DEAD_LETTER_QUEUE_URL"),
+            burst_node_role_id: given(BURST_NODE_ROLE_ID),
         })
     }
 }

@@ -11,7 +11,7 @@ mod trace;
 
 pub use clock::SystemClock;
 pub use environment::{Environment, EnvironmentError};
-pub use records::{Failure, handle as handle_messages};
+pub use records::{Failure, Sent, handle as handle_messages};
 pub use stream::handle as handle_changes;
 pub use trace::start_logs;
 

@@ -42,13 +42,22 @@ enum Outcome {
     Failed,
 }
 
-/// Carries out each message of a batch. `work` is given a body and the moment SQS took it; `quarantine` a raw
+/// What SQS says of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sent {
+    /// When it took the message, Unix milliseconds, by AWS's clock.
+    pub at_ms: u64,
+    /// The unique id of the credentials that sent it: `AIDA…` of a user, `AROA…:session` of a session of a role.
+    pub sender_id: String,
+}
+
+/// Carries out each message of a batch. `work` is given a body and what SQS says of it; `quarantine` a raw
 /// body and the reason it is set aside. Answers which messages are to be delivered again; never fails.
 pub async fn handle<T: DeserializeOwned>(
     invocation: &Invocation<'_>,
     event: SqsEvent,
     quarantine: impl AsyncFn(&str, &str) -> Result<(), Fault>,
-    work: impl AsyncFn(T, u64) -> Result<Tally, Failure>,
+    work: impl AsyncFn(T, Sent) -> Result<Tally, Failure>,
 ) -> SqsBatchResponse {
     let (quarantine, work) = (&quarantine, &work);
     let outcomes: Vec<(String, Outcome)> = stream::iter(event.records)
@@ -87,7 +96,7 @@ async fn carry_out<T: DeserializeOwned>(
     invocation: &Invocation<'_>,
     record: &SqsMessage,
     quarantine: &impl AsyncFn(&str, &str) -> Result<(), Fault>,
-    work: &impl AsyncFn(T, u64) -> Result<Tally, Failure>,
+    work: &impl AsyncFn(T, Sent) -> Result<Tally, Failure>,
 ) -> Outcome {
     if !invocation.has_time() {
         warn!("left for another invocation: this one's time is running out");
@@ -95,7 +104,7 @@ async fn carry_out<T: DeserializeOwned>(
     }
     let reason = match read(record, invocation.cluster) {
         Err(reason) => reason,
-        Ok((body, sent_ms)) => match caught(work(body, sent_ms)).await {
+        Ok((body, sent)) => match caught(work(body, sent)).await {
             Ok(Ok(tally)) => return Outcome::Done(tally),
             Ok(Err(Failure::Lasting(reason))) => reason,
             Ok(Err(Failure::Passing(reason))) => {
@@ -120,16 +129,19 @@ async fn carry_out<T: DeserializeOwned>(
     }
 }
 
-/// The body, and when SQS took the message, by AWS's clock.
-fn read<T: DeserializeOwned>(record: &SqsMessage, own: &ClusterName) -> Result<(T, u64), String> {
-    let sent_ms = record
-        .attributes
-        .get("SentTimestamp")
-        .and_then(|text| text.parse().ok());
-    let sent_ms = sent_ms.ok_or("the record has no SentTimestamp")?;
+/// The body, and what SQS says of it.
+fn read<T: DeserializeOwned>(record: &SqsMessage, own: &ClusterName) -> Result<(T, Sent), String> {
+    let attribute = |name| record.attributes.get(name);
+    let at_ms = attribute("SentTimestamp").and_then(|text| text.parse().ok());
+    let sent = Sent {
+        at_ms: at_ms.ok_or("the record has no SentTimestamp")?,
+        sender_id: attribute("SenderId")
+            .ok_or("the record has no SenderId")?
+            .clone(),
+    };
     let text = record.body.as_deref().ok_or("the record has no body")?;
     let body = Message::parse(text, own).map_err(|error| chain(&error))?;
-    Ok((body, sent_ms))
+    Ok((body, sent))
 }
 
 /// An error with its causes, of bounded length.
@@ -169,7 +181,7 @@ impl From<TerminateError> for Failure {
 impl From<ReportError> for Failure {
     fn from(error: ReportError) -> Self {
         match &error {
-            ReportError::Names(_) => Self::Lasting(chain(&error)),
+            ReportError::Names(_) | ReportError::Sender(_) => Self::Lasting(chain(&error)),
             ReportError::Fault(_) => Self::Passing(chain(&error)),
         }
     }

@@ -7,10 +7,11 @@ use std::path::Path;
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use serde::de::DeserializeOwned;
 use spillway_control::fault::{Fault, FaultKind};
+use spillway_control::sender::Sender;
 use spillway_control::tally::Tally;
 use spillway_core::message::{ReportBody, ResumeQueueBody, SuspendCause, SuspendQueueBody};
 use spillway_core::name::ClusterName;
-use spillway_runtime::{Failure, Invocation, handle_messages};
+use spillway_runtime::{Failure, Invocation, Sent, handle_messages};
 
 fn event(path: &str) -> SqsEvent {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -27,7 +28,7 @@ fn message_id(number: u32) -> String {
 
 /// What came of a batch.
 struct Batch<T> {
-    done: Vec<(T, u64)>,
+    done: Vec<(T, Sent)>,
     set_aside: Vec<(String, String)>,
     again: Vec<String>,
 }
@@ -62,8 +63,8 @@ async fn run<T: DeserializeOwned + Clone>(
             .push((body.to_owned(), reason.to_owned()));
         Ok(())
     };
-    let work = async |body: T, sent_ms: u64| {
-        done.borrow_mut().push((body.clone(), sent_ms));
+    let work = async |body: T, sent: Sent| {
+        done.borrow_mut().push((body.clone(), sent));
         result(&body)
     };
     let SqsBatchResponse {
@@ -97,9 +98,14 @@ async fn a_resume_and_its_timer_reach_launch_with_the_moment_they_were_sent() {
         fine::<ResumeQueueBody>,
     )
     .await;
-    let [(ResumeQueueBody::Resume(request), 1_790_000_000_250)] = batch.done.as_slice() else {
+    let [(ResumeQueueBody::Resume(request), sent)] = batch.done.as_slice() else {
         panic!("{:?}", batch.done)
     };
+    let by_the_head_node = Sent {
+        at_ms: 1_790_000_000_250,
+        sender_id: "AIDAEXAMPLEHEADNODE12".to_owned(),
+    };
+    assert_eq!(*sent, by_the_head_node);
     assert_eq!(
         (request.nodes.as_str(), request.jobs.len()),
         ("burst-[1-2],gpu-1", 2)
@@ -226,6 +232,10 @@ async fn agents_nodes_and_timers_are_understood_by_report() {
             .map(|(body, _)| format!("{body:?}"))
             .collect();
         assert_eq!(shown.len(), kinds.len(), "{path}");
+        for (body, sent) in &batch.done {
+            let sender = Sender::of(&sent.sender_id, "AROAEXAMPLEBURSTNODE1").unwrap();
+            sender.may_say(body).unwrap();
+        }
         for kind in kinds {
             assert!(
                 shown.iter().any(|body| body.starts_with(kind)),

@@ -6,7 +6,7 @@ use spillway_aws::{DynamoTable, Home, QueueUrls, SqsQueues, sdk_config};
 use spillway_control::ports::Control;
 use spillway_control::terminate::terminate;
 use spillway_ec2::Ec2Client;
-use spillway_runtime::{Environment, Invocation, SystemClock, handle_messages, start_logs};
+use spillway_runtime::{Environment, Invocation, Sent, SystemClock, handle_messages, start_logs};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
@@ -33,7 +33,7 @@ async fn main() -> Result<(), Error> {
             clock: SystemClock,
         };
         let quarantine = async |body: &str, reason: &str| queues.quarantine(body, reason).await;
-        let work = async |body, sent_ms| Ok(terminate(control, ec2, body, sent_ms).await?);
+        let work = async |body, sent: Sent| Ok(terminate(control, ec2, body, sent.at_ms).await?);
         Ok::<SqsBatchResponse, Error>(
             handle_messages(invocation, event.payload, quarantine, work).await,
         )

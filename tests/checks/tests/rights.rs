@@ -238,3 +238,59 @@ fn a_burst_node_reads_its_own_item_only() -> Result<()> {
     );
     Ok(())
 }
+
+/// What a burst node may read is what it joins with, by the names that the client gives them.
+#[test]
+fn a_burst_node_reads_the_secrets_it_joins_with_and_no_others() -> Result<()> {
+    let template = Template::read()?;
+    let named = |secret: &str| {
+        let parameter = format!("parameter/spillway/${{ClusterName}}/{secret}");
+        json!({"Fn::Sub": format!("arn:${{AWS::Partition}}:ssm:${{AWS::Region}}:${{AWS::AccountId}}:{parameter}")})
+    };
+    let secrets = json!([named("munge-key"), named("slurm-key")]);
+    for id in ["BurstNodeRole", "OperatorPolicy"] {
+        let statements = template.statements(id);
+        let about = |service: &str, sid: &str| {
+            let found: Vec<_> = statements
+                .iter()
+                .filter(|statement| statement["Sid"] == sid)
+                .collect();
+            let [statement] = found[..] else {
+                panic!("{id} has one statement {sid}")
+            };
+            assert!(
+                list(&statement["Action"])
+                    .filter_map(Value::as_str)
+                    .all(|action| action.starts_with(service))
+            );
+            (*statement).clone()
+        };
+        let (read, decrypt) = match id {
+            "BurstNodeRole" => ("ReadWhatItJoinsWith", "DecryptWhatItJoinsWith"),
+            _ => ("StoreWhatNodesJoinWith", "EncryptWhatNodesJoinWith"),
+        };
+        assert_eq!(about("ssm:", read)["Resource"], secrets, "{id}");
+        let decrypt = about("kms:", decrypt);
+        assert_eq!(target(&decrypt["Resource"]), Some("SecretsKeyArn"));
+        let condition = &decrypt["Condition"]["StringEquals"];
+        assert_eq!(condition["kms:EncryptionContext:PARAMETER_ARN"], secrets);
+        assert_eq!(
+            condition["kms:ViaService"],
+            json!({"Fn::Sub": "ssm.${AWS::Region}.amazonaws.com"})
+        );
+    }
+    let node = template.statements("BurstNodeRole");
+    let actions: BTreeSet<&str> = node
+        .iter()
+        .flat_map(|statement| list(&statement["Action"]))
+        .filter_map(Value::as_str)
+        .collect();
+    let may = [
+        "dynamodb:GetItem",
+        "kms:Decrypt",
+        "sqs:SendMessage",
+        "ssm:GetParameter",
+    ];
+    assert_eq!(actions, BTreeSet::from(may));
+    Ok(())
+}

@@ -4,6 +4,7 @@
 mod figures;
 mod jobs;
 mod logs;
+mod secrets;
 mod timeline;
 
 use std::fs;
@@ -75,6 +76,12 @@ async fn story(lab: &Lab, timeline: &Timeline) -> anyhow::Result<Summary> {
     all_gone(lab).await?;
     // The last events are on their way through the logs.
     tokio::time::sleep(Duration::from_secs(1)).await;
+    timeline.chapter("What all this has left is searched for secrets");
+    let searched = secrets::search(lab).await?;
+    println!(
+        "none of {} secrets is in {} places with {} bytes",
+        searched.secrets, searched.places, searched.bytes
+    );
     figures::summary(lab, ran, timeline.moments())
 }
 

@@ -170,12 +170,22 @@ impl HeadNode {
         self.directory.join("log/slurmctld.log")
     }
 
-    /// What an instance's image needs to be a node of this cluster: slurm.conf and the munge key.
+    /// The file of the cluster's munge key.
+    #[must_use]
+    pub fn munge_key_file(&self) -> PathBuf {
+        self.directory.join("munge/munge.key")
+    }
+
+    /// The cluster's munge key.
+    #[must_use]
+    pub fn munge_key(&self) -> &[u8] {
+        &self.munge_key
+    }
+
+    /// What an instance's image needs to be a node of this cluster, but for the munge key: slurm.conf.
     #[must_use]
     pub fn node_image(&self) -> Image {
-        Image::default()
-            .with_bytes("/etc/slurm/slurm.conf", self.slurm_conf.node_text(), 0o644)
-            .with_bytes("/etc/munge/munge.key", self.munge_key.clone(), 0o400)
+        Image::default().with_bytes("/etc/slurm/slurm.conf", self.slurm_conf.node_text(), 0o644)
     }
 
     /// True while slurmctld's process lives.

@@ -79,7 +79,7 @@ pub enum ImageContent {
 /// The machine image: this machine's root file system, plus files, plus the environment of process 1.
 #[derive(Debug, Clone, Default)]
 pub struct Image {
-    /// Files on top of the root file system. munged runs if one of them is `/etc/munge/munge.key`.
+    /// Files on top of the root file system. munged starts with the machine if one of them is `/etc/munge/munge.key`.
     pub files: Vec<ImageFile>,
     /// Directories of this machine that each instance sees, read and write, at the same path: the site's shared
     /// file system.

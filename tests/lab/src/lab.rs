@@ -239,27 +239,27 @@ impl Lab {
             _tasks: tasks,
             _ec2_service: service,
         };
-        say("pushing the policy");
+        say("storing the munge key, pushing the policy");
+        lab.store_munge_key(&lab.head.munge_key_file()).await?;
         lab.push_policy(&config).await?;
         say("the lab is up");
         Ok(lab)
     }
 
+    /// Stores the key in `file`, in place of another, for instances to join with; with the operator's credentials.
+    pub async fn store_munge_key(&self, file: &Path) -> anyhow::Result<String> {
+        let mut client = self.client();
+        client
+            .args(["secrets", "put", "munge-key", "--replace", "--file"])
+            .arg(file);
+        said("spillway secrets put", &mut client).await
+    }
+
     /// Pushes the policy in `config` with the operator's credentials.
     pub async fn push_policy(&self, config: &Path) -> anyhow::Result<String> {
-        let output = self
-            .client()
-            .args(["config", "push"])
-            .arg(config)
-            .output()
-            .await
-            .context("run spillway config push")?;
-        let text = [output.stdout, output.stderr].concat();
-        let text = String::from_utf8_lossy(&text).into_owned();
-        if !output.status.success() {
-            bail!("spillway config push failed: {text}");
-        }
-        Ok(text)
+        let mut client = self.client();
+        client.args(["config", "push"]).arg(config);
+        said("spillway config push", &mut client).await
     }
 
     /// The client, as the operator.
@@ -335,6 +335,20 @@ impl Lab {
         }
         self.cloud.stop().await;
     }
+}
+
+/// What a command said that must succeed.
+async fn said(name: &str, command: &mut Command) -> anyhow::Result<String> {
+    let output = command
+        .output()
+        .await
+        .with_context(|| format!("run {name}"))?;
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    if !output.status.success() {
+        bail!("{name} failed: {text}");
+    }
+    Ok(text)
 }
 
 /// The lab's EC2, with the network's subnets, on a loopback port.

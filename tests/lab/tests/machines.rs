@@ -406,6 +406,13 @@ async fn give_address(head: &HeadNode, node: &str, instance: &Instance) {
     );
 }
 
+/// With the key in it: nothing of ours runs on these machines.
+fn image_of(head: &HeadNode) -> Image {
+    let key = head.munge_key().to_vec();
+    head.node_image()
+        .with_bytes("/etc/munge/munge.key", key, 0o400)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_runs_on_machines_that_slurm_asked_for() {
     let network = Network::claim().expect("a free lab");
@@ -415,7 +422,7 @@ async fn a_job_runs_on_machines_that_slurm_asked_for() {
         .expect("a head node");
     let sessions = Arc::new(CountedSessions::default());
     let (hypervisor, _powered_off) =
-        Hypervisor::new(&network, &machines, head.node_image(), sessions).expect("a hypervisor");
+        Hypervisor::new(&network, &machines, image_of(&head), sessions).expect("a hypervisor");
 
     let mut srun = head.command("srun");
     let srun = srun

@@ -7,6 +7,11 @@ MiniStack 1.5.33 checks them under names of their own, so a policy that is right
 What the proxy authorizes (authorize/scope.rs has the list) it marks: with WHO_SIGNED, only the signature is checked and
 the caller's ARN is the answer; with AUTHORIZED, the call is carried out after a check of the signature alone. The proxy
 lets no caller say either.
+
+SQS stamps each message with its sender's unique id: `AIDA…` for a user, `AROA…:session` for a session of a role, the
+account for its root (https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ReceiveMessage.html,
+SenderId). MiniStack 1.5.33 stamps the account's number on all of them. (A function's own session has the role's name
+in place of the role's id there, as in the rest of MiniStack.)
 """
 
 import contextvars
@@ -17,6 +22,7 @@ import threading
 
 from ministack import app
 from ministack.core import iam_actions, iam_evaluator
+from ministack.services import sqs
 
 IAM_ACTION_OF_BATCH = {
     "SendMessageBatch": "SendMessage",
@@ -64,6 +70,21 @@ def enforce_unless_authorized(access_key_id, iam_action, service, *arguments, **
 
 app._dispatch_service_request = dispatch_or_say_who
 iam_evaluator.enforce = enforce_unless_authorized
+
+
+
+def with_the_sender(attributes_of_send):
+    def attributes(*arguments):
+        found = attributes_of_send(*arguments)
+        # The key whose signature was verified for this very call; the root key's never is.
+        key = iam_evaluator._verified_key.get()
+        caller = key and iam_evaluator.resolve_credential(key)
+        return found | {"SenderId": caller.principal_id} if caller else found
+
+    return attributes
+
+
+sqs._build_send_sys_attrs = with_the_sender(sqs._build_send_sys_attrs)
 
 # With TLS it also listens on port 443 if that looks free, for which two labs that start at once would fight.
 app._port_is_bindable = lambda host, port: False

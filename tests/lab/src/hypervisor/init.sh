@@ -6,12 +6,9 @@ mount -t proc proc /proc
 mkdir -p /run/lock /run/munge /var/log/slurm /var/spool/slurmd
 
 if [ -e /etc/munge/munge.key ]; then
-    mkdir -p /var/lib/munge /var/log/munge
-    chown -R munge:munge /etc/munge /run/munge /var/lib/munge /var/log/munge
-    chmod 0700 /etc/munge /var/lib/munge /var/log/munge
-    chmod 0400 /etc/munge/munge.key
-    setpriv --reuid munge --regid munge --clear-groups munged --num-threads 2 ||
-        echo "init: munged did not start" >&2
+    chown -R munge:munge /etc/munge
+    chmod 0700 /etc/munge
+    systemctl restart munge || echo "init: munged did not start" >&2
 fi
 
 if [ -e /var/lib/cloud/instance/user-data.sh ]; then

@@ -334,6 +334,10 @@ impl Plan {
             format!("{host_name}\n").as_bytes(),
             0o644,
         )?;
+        // This machine's own munge key is no part of the image.
+        remove_file(Path::new("/etc/munge/munge.key"))?;
+        let systemctl = include_bytes!("systemctl.sh");
+        write_file(Path::new("/usr/bin/systemctl"), systemctl, 0o755)?;
         for program in POWER_OFF_PROGRAMS {
             write_file(
                 &Path::new("/usr/sbin").join(program),
@@ -387,10 +391,14 @@ fn write_file(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
         fs::create_dir_all(parent)?;
     }
     // Never write through a link: on Debian `poweroff` is one to systemctl.
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    remove_file(path)?;
     fs::write(path, content)?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+fn remove_file(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }

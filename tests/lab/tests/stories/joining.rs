@@ -24,6 +24,7 @@ const AT_ONCE_SECONDS: u64 = 5;
 const JOB_SECONDS: u64 = 90;
 
 const CLIENT: &str = "/usr/bin/spillway";
+const MUNGE_KEY: &str = "/etc/munge/munge.key";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_image_has_no_client() {
@@ -74,10 +75,14 @@ async fn slurmd_is_of_a_newer_release() {
     );
 }
 
+/// No key is stored, and the image brings its own: first another cluster's, then this one's.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_munge_key_is_another_ones() {
-    let lab = begin("the_munge_key_is_another_ones").await;
-    lab.boot_from(|image| image.with_bytes("/etc/munge/munge.key", [7; 128], 0o400));
+    let mut lab = begin("the_munge_key_is_another_ones").await;
+    forget_munge_key(&lab.lab).await;
+    let key = lab.lab.head.munge_key().to_vec();
+    lab.good = lab.good.clone().with_bytes(MUNGE_KEY, key, 0o400);
+    lab.boot_from(|image| image.with_bytes(MUNGE_KEY, [7; 128], 0o400));
     lab.fails_and_heals(|reason| {
         assert!(
             reason.ends_with(
@@ -85,6 +90,57 @@ async fn the_munge_key_is_another_ones() {
                  (is its munge key the cluster's?)"
             ),
             "{reason}"
+        );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn there_is_no_munge_key() {
+    let mut lab = begin("there_is_no_munge_key").await;
+    forget_munge_key(&lab.lab).await;
+    let key = lab.lab.head.munge_key().to_vec();
+    lab.good = lab.good.clone().with_bytes(MUNGE_KEY, key, 0o400);
+    let told_after = lab
+        .fails_and_heals(|reason| {
+            assert_eq!(
+                reason,
+                "spillway: there is no munge key: neither parameter /spillway/lab/munge-key nor one in the image"
+            );
+        })
+        .await;
+    assert!(
+        told_after < Duration::from_secs(25),
+        "nothing was to be waited for, but Slurm was told only after {told_after:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instance_metadata_cannot_be_closed() {
+    let lab = begin("instance_metadata_cannot_be_closed").await;
+    // A rule that cannot be loaded: the image's kernel has no such module, or the program is none.
+    let broken =
+        "#!/bin/sh\necho 'Error: Could not process rule: Operation not supported' >&2\nexit 1\n";
+    lab.boot_from(|image| image.with_bytes("/usr/sbin/nft", broken, 0o755));
+    lab.fails_and_heals(|reason| {
+        assert_eq!(
+            reason,
+            "spillway: cannot close instance metadata to jobs: nft failed: \
+             Could not process rule: Operation not supported"
+        );
+    })
+    .await;
+}
+
+/// An nft that says yes and does nothing: what is believed is what a process without rights can reach.
+#[tokio::test(flavor = "multi_thread")]
+async fn instance_metadata_stays_open() {
+    let lab = begin("instance_metadata_stays_open").await;
+    lab.boot_from(|image| image.with_bytes("/usr/sbin/nft", "#!/bin/sh\nexec cat\n", 0o755));
+    lab.fails_and_heals(|reason| {
+        assert_eq!(
+            reason,
+            "spillway: instance metadata is open to jobs: nobody reaches 169.254.169.254"
         );
     })
     .await;
@@ -101,6 +157,15 @@ async fn slurm_conf_leads_elsewhere() {
         assert!(reason.contains("slurmctld does not answer"), "{reason}");
     })
     .await;
+}
+
+/// As it is at a site that stores no key.
+async fn forget_munge_key(lab: &Lab) {
+    let body = serde_json::json!({"Name": format!("/spillway/{}/munge-key", lab.spec.cluster)});
+    let root = lab.cloud.emulator.root();
+    root.json("ssm", "AmazonSSM.DeleteParameter", &body)
+        .await
+        .expect("the parameter was there");
 }
 
 /// A site whose instances boot from an image that is not as it should be.
@@ -407,7 +472,7 @@ async fn a_released_instance_may_not_start_slurmd() {
 }
 
 /// Runs a script as root inside a machine: its exit status and what it printed.
-async fn inside(lab: &Lab, instance_id: &str, script: &str) -> (i32, String) {
+pub async fn inside(lab: &Lab, instance_id: &str, script: &str) -> (i32, String) {
     let output = lab
         .hypervisor
         .command(instance_id, "/bin/sh")

@@ -7,4 +7,5 @@ mod looks;
 mod once;
 mod orders;
 mod roads;
+mod secrets;
 mod support;
