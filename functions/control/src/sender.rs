@@ -68,6 +68,7 @@ impl Sender {
             | ReportBody::Heartbeat(_)
             | ReportBody::NodeStates(_)
             | ReportBody::Resend(_)
+            | ReportBody::Command(_)
             | ReportBody::JoinDeadline(_) => None,
         };
         match (self, named) {
@@ -92,7 +93,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use spillway_core::message::{
-        Acknowledge, Heartbeat, JoinDeadline, NodeFailed, NodeReady, NodeStates, Resend,
+        Acknowledge, CommandSent, Heartbeat, JoinDeadline, NodeFailed, NodeReady, NodeStates,
+        Resend,
     };
     use spillway_core::name::{Generation, NodeName};
 
@@ -107,7 +109,7 @@ mod tests {
     }
 
     /// One report of each kind that a burst node of this id would send, then one of each of the others.
-    fn reports(id: &str) -> ([ReportBody; 2], [ReportBody; 5]) {
+    fn reports(id: &str) -> ([ReportBody; 2], [ReportBody; 6]) {
         let generation = Generation::new(5).unwrap();
         let ready = NodeReady {
             instance_id: instance(id),
@@ -143,6 +145,11 @@ mod tests {
             nodes: "aws-1".to_owned(),
             generation,
             deadline_ms: 1,
+            put_back: false,
+        };
+        let command = CommandSent {
+            command_id: "c".to_owned(),
+            head_nodes: Vec::new(),
         };
         (
             [ReportBody::Ready(ready), ReportBody::Failed(failed)],
@@ -151,6 +158,7 @@ mod tests {
                 ReportBody::Heartbeat(heartbeat),
                 ReportBody::NodeStates(states),
                 ReportBody::Resend(resend),
+                ReportBody::Command(command),
                 ReportBody::JoinDeadline(deadline),
             ],
         )

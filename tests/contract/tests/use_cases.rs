@@ -5,9 +5,12 @@ use std::net::IpAddr;
 
 use spillway_aws::{DynamoTable, SqsQueues};
 use spillway_contract::Place;
+use spillway_control::fault::{Fault, FaultKind};
 use spillway_control::pairings::apply;
-use spillway_control::ports::{Clock, Control, Table};
-use spillway_control::report::report;
+use spillway_control::ports::{Clock, CommandOutcome, CommandOutcomes, Control, Table};
+use spillway_control::report::{self, ReportError};
+use spillway_control::sender::Sender;
+use spillway_control::tally::Tally;
 use spillway_core::message::{
     JoinDeadline, Message, NodeFailed, NodeReady, ReleaseInstances, ReportBody, SuspendQueueBody,
 };
@@ -31,6 +34,31 @@ impl Clock for At {
     fn fresh_id(&self) -> String {
         "fresh".to_owned()
     }
+}
+
+/// No command was sent.
+#[derive(Debug)]
+struct NoCommands;
+
+impl CommandOutcomes for NoCommands {
+    async fn outcome(&self, command_id: &str, _head_node: &str) -> Result<CommandOutcome, Fault> {
+        Err(Fault {
+            kind: FaultKind::NotFound,
+            service: "ssm".into(),
+            operation: "GetCommandInvocation".into(),
+            code: "InvocationDoesNotExist".to_owned(),
+            message: command_id.to_owned(),
+        })
+    }
+}
+
+/// Takes in a report, from whoever may send it.
+async fn report(control: &Here, body: ReportBody, sent_ms: u64) -> Result<Tally, ReportError> {
+    let sender = match &body {
+        ReportBody::Ready(_) | ReportBody::Failed(_) => Sender::Instance(instance()),
+        _ => Sender::Other,
+    };
+    report::report(control, &NoCommands, body, sent_ms, &sender).await
 }
 
 type Here = Control<DynamoTable, SqsQueues, At>;
