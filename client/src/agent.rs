@@ -2,16 +2,12 @@
 //! programs have put into the spool, applies updates, and reports. All it must know after a crash is in
 //! the spool directory, so it may be killed at any moment.
 
-mod apply;
 mod connection;
 mod expired;
-mod judge;
 mod known_jobs;
-mod ledger;
-mod memory;
+mod queue;
 mod reporter;
 mod sender;
-mod updates;
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -20,30 +16,30 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, bail};
 use spillway_core::config::{ClientConfig, Site};
-use spillway_core::message::{Message, ReportBody};
-use spillway_core::name::NodeName;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tracing::info;
 use tracing_subscriber::EnvFilter;
 
-use crate::aws::sqs::{Queue, Sqs, SqsError};
+use crate::aws::sqs::{Sqs, SqsError};
+use crate::callback::refused::Refused;
+use crate::callback::{Keeper, Ledger, Receiver};
 use crate::config;
 use crate::files;
-use crate::slurm::{NodeRow, Slurm};
+use crate::slurm::Slurm;
 use crate::spool::{self, Target};
 use crate::wake;
 use connection::Connection;
-use ledger::Ledger;
 
 /// What the tasks of the agent share.
 struct Agent {
     config: ClientConfig,
     /// Those that have burst nodes.
     partitions: HashSet<String>,
-    slurm: Slurm,
-    sqs: Sqs,
-    ledger: Mutex<Ledger>,
+    /// Spool, memory, Slurm and the queues.
+    receiver: Receiver,
+    /// Envelopes, since the last heartbeat.
+    refused: Refused,
     connection: Connection,
     /// A program has put something into the spool.
     wake: Notify,
@@ -54,8 +50,7 @@ struct Agent {
 impl Agent {
     /// Held for moments and never across an await.
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        // A panic elsewhere leaves the ledger whole: it is changed only by its own methods.
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+        self.receiver.ledger()
     }
 
     fn send_trouble(&self) -> MutexGuard<'_, HashMap<Target, SqsError>> {
@@ -63,17 +58,6 @@ impl Agent {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
-
-    async fn report(&self, body: ReportBody) -> Result<(), SqsError> {
-        let message = Message::new(self.config.cluster.clone(), body);
-        self.sqs.send(Queue::Reports, &message.to_json()).await
-    }
-}
-
-fn by_name(rows: Vec<NodeRow>) -> HashMap<NodeName, NodeRow> {
-    rows.into_iter()
-        .map(|row| (row.node.clone(), row))
-        .collect()
 }
 
 /// Runs the agent until SIGTERM. `path`: the configuration, if not the default one.
@@ -94,10 +78,10 @@ pub fn run(path: Option<&Path>) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?
-        .block_on(serve(site))
+        .block_on(serve(site, &path))
 }
 
-async fn serve(site: Site) -> anyhow::Result<()> {
+async fn serve(site: Site, path: &Path) -> anyhow::Result<()> {
     let config = site.client.clone();
     spool::check_user(&config.spool_directory)?;
     for directory in [
@@ -111,11 +95,12 @@ async fn serve(site: Site) -> anyhow::Result<()> {
     let _lock = lock(&config.spool_directory)?;
     let listener = wake::listen(&config.socket)
         .with_context(|| format!("cannot listen on {}", config.socket.display()))?;
+    let slurm = Slurm::new(&config.slurm);
+    let sqs = Sqs::connect(&config).await?;
     let agent = Arc::new(Agent {
         partitions: reporter::partitions(&site),
-        slurm: Slurm::new(&config.slurm),
-        sqs: Sqs::connect(&config).await?,
-        ledger: Mutex::new(Ledger::open(&config.spool_directory)?),
+        receiver: Receiver::open(&config, path, Keeper::Agent, slurm, sqs)?,
+        refused: Refused::default(),
         connection: Connection::new(),
         wake: Notify::new(),
         send_trouble: Mutex::new(HashMap::new()),
@@ -127,13 +112,15 @@ async fn serve(site: Site) -> anyhow::Result<()> {
         .spawn(move || wake::serve(&listener, || woken.wake.notify_one()))
         .context("cannot start a thread")?;
     info!(cluster = %agent.config.cluster, version = env!("CARGO_PKG_VERSION"), "agent started");
+    // Says whose word counts, or that nobody's does.
+    agent.receiver.settings();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {
         _ = terminate.recv() => info!("agent stopped by SIGTERM"),
         _ = interrupt.recv() => info!("agent stopped by SIGINT"),
         end = sender::run(Arc::clone(&agent)) => end.context("the sender ended")?,
-        end = updates::run(Arc::clone(&agent)) => end.context("taking updates ended")?,
+        end = queue::run(Arc::clone(&agent)) => end.context("taking updates ended")?,
         () = expired::run(Arc::clone(&agent)) => {}
         () = reporter::heartbeats(Arc::clone(&agent)) => {}
         () = reporter::observations(Arc::clone(&agent)) => {}

@@ -1,6 +1,7 @@
 //! The command line of `spillway`: what a person types. (slurmctld calls the program by its other names,
 //! without options.)
 
+mod apply;
 mod config;
 mod hostlist;
 mod keys;
@@ -40,6 +41,12 @@ struct Cli {
 enum Command {
     /// Send Slurm's requests, take updates, report node states: the service on the head node
     Agent(AgentArguments),
+    /// Apply one sealed envelope as SlurmUser and acknowledge it: what SSM Run Command runs on the head node
+    ///
+    /// Started as root it becomes SlurmUser before it reads the envelope, from the environment variable
+    /// SSM_Envelope. An envelope that was applied before is answered again and changes nothing. Prints one line of
+    /// JSON.
+    Apply(apply::ApplyArguments),
     /// What a burst node does for itself
     #[command(subcommand)]
     Node(node::NodeCommand),
@@ -114,6 +121,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
             crate::agent::run(arguments.config.as_deref())?;
             Ok(EXIT_OK)
         }
+        Command::Apply(arguments) => apply::run(&arguments),
         Command::Node(command) => node::run(command),
         Command::Hostlist(command) => hostlist::run(command),
         Command::Config(command) => config::run(command),

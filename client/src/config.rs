@@ -24,8 +24,14 @@ pub enum LoadError {
 
 /// The file beside the slurm.conf that `SLURM_CONF` names, else the one in `/etc/spillway`.
 pub fn default_file() -> PathBuf {
-    std::env::var_os("SLURM_CONF")
-        .map(|slurm_conf| Path::new(&slurm_conf).with_file_name(FILE_NAME))
+    let slurm_conf = std::env::var_os("SLURM_CONF").map(PathBuf::from);
+    file_beside(slurm_conf.as_deref())
+}
+
+/// The file beside this slurm.conf, else the one in `/etc/spillway`.
+pub fn file_beside(slurm_conf: Option<&Path>) -> PathBuf {
+    slurm_conf
+        .map(|slurm_conf| slurm_conf.with_file_name(FILE_NAME))
         .filter(|beside| beside.exists())
         .unwrap_or_else(|| Path::new(DEFAULT_DIRECTORY).join(FILE_NAME))
 }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Files name users and accounts, and the spool decides what is launched.
@@ -64,6 +64,24 @@ pub fn open_or_make(path: &Path) -> Result<File, FileError> {
 /// Reads a text file.
 pub fn read(path: &Path) -> Result<String, FileError> {
     fs::read_to_string(path).map_err(FileError::on("read", path))
+}
+
+/// Tells one state of a file from another: a file that was replaced or written to has another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    inode: u64,
+    bytes: u64,
+    modified: (i64, i64),
+}
+
+/// The present state of a file; none if it cannot be looked at.
+pub fn identity(path: &Path) -> Option<Identity> {
+    let found = fs::metadata(path).ok()?;
+    Some(Identity {
+        inode: found.ino(),
+        bytes: found.len(),
+        modified: (found.mtime(), found.mtime_nsec()),
+    })
 }
 
 /// Whether a written file must outlast a crash of the machine.

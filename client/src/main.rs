@@ -2,6 +2,7 @@
 
 mod agent;
 mod aws;
+mod callback;
 mod cli;
 mod clock;
 mod config;
@@ -12,6 +13,7 @@ mod jobs_file;
 mod keyring;
 mod node;
 mod nodes;
+mod privilege;
 mod slurm;
 mod spool;
 mod wake;

@@ -1,8 +1,10 @@
 //! slurmctld, asked and told through Slurm's own commands.
 
 mod command;
+pub mod conf;
 mod node_row;
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -19,10 +21,19 @@ use crate::jobs_file;
 /// does the same), and the command line stays far below the kernel's 128 KB an argument.
 pub const UPDATE_BATCH: usize = 100;
 
+/// Finds the row of a node.
+pub fn by_name(rows: Vec<NodeRow>) -> HashMap<NodeName, NodeRow> {
+    rows.into_iter()
+        .map(|row| (row.node.clone(), row))
+        .collect()
+}
+
 /// How slurmctld is reached.
 #[derive(Debug, Clone)]
 pub struct Slurm {
     bin_directory: PathBuf,
+    /// slurm.conf, where it is not what the environment says.
+    conf: Option<PathBuf>,
 }
 
 impl Slurm {
@@ -30,7 +41,14 @@ impl Slurm {
     pub fn new(settings: &SlurmSettings) -> Self {
         Self {
             bin_directory: settings.bin_directory.clone(),
+            conf: None,
         }
+    }
+
+    /// With this slurm.conf, whatever the environment says.
+    pub fn with_conf(mut self, conf: PathBuf) -> Self {
+        self.conf = Some(conf);
+        self
     }
 
     /// The cloud nodes that slurmctld shows. Before 23.02 and without `PrivateData=cloud` it hides
@@ -135,7 +153,8 @@ impl Slurm {
     }
 
     async fn run(&self, program: &'static str, arguments: &[&str]) -> Result<String, SlurmError> {
-        command::run(&self.bin_directory.join(program), program, arguments).await
+        let path = self.bin_directory.join(program);
+        command::run(&path, program, arguments, self.conf.as_deref()).await
     }
 }
 

@@ -16,7 +16,8 @@ pub use check::{
     MIN_JOIN_TIMEOUT_SECONDS, MIN_POLL_INTERVAL_SECONDS, MIN_RESUME_TIMEOUT_SECONDS,
 };
 pub use client::{
-    AwsAccess, CallbackSettings, ClientConfig, LogLevel, Queues, SlurmSettings, UpdateRoads,
+    AwsAccess, CallbackSettings, ClientConfig, LogLevel, NO_TRUSTED_KEYS, Queues, SlurmSettings,
+    UpdateRoads,
 };
 pub use error::{ConfigError, ConfigErrors};
 pub use policy::{

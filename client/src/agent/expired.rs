@@ -10,12 +10,12 @@ use spillway_core::message::SuspendCause;
 use spillway_core::name::{NodeName, RequestId};
 use tracing::{debug, error, info, warn};
 
-use super::ledger::LedgerError;
-use super::{Agent, by_name};
+use super::Agent;
+use crate::callback::LedgerError;
 use crate::clock::now_ms;
 use crate::hook;
 use crate::nodes;
-use crate::slurm::{Slurm, SlurmError, UPDATE_BATCH};
+use crate::slurm::{Slurm, SlurmError, UPDATE_BATCH, by_name};
 use crate::spool::Header;
 
 /// How often deadlines are looked at.
@@ -105,7 +105,7 @@ pub fn give_up(agent: &Agent, request: &Header, reason: String) -> Result<(), Le
 }
 
 async fn fail(agent: &Agent, request: &Header) -> Result<Result<(), SlurmError>, LedgerError> {
-    let rows = match agent.slurm.cloud_nodes().await {
+    let rows = match agent.receiver.slurm.cloud_nodes().await {
         Ok(rows) => by_name(rows),
         Err(error) => return Ok(Err(error)),
     };
@@ -122,7 +122,9 @@ async fn fail(agent: &Agent, request: &Header) -> Result<Result<(), SlurmError>,
     };
     let reason = request.fail.as_deref().unwrap_or_default();
     for batch in doomed.chunks(UPDATE_BATCH) {
-        if let Err(away) = fail_batch(&agent.slurm, batch, reason, &request.request_id).await {
+        if let Err(away) =
+            fail_batch(&agent.receiver.slurm, batch, reason, &request.request_id).await
+        {
             return Ok(Err(away));
         }
     }

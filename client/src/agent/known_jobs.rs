@@ -45,7 +45,7 @@ pub async fn complete<'a>(agent: &Agent, target: Target, part: &'a str) -> Cow<'
     if unknown.is_empty() || unknown.len() > MAX_ASKED_JOBS {
         return Cow::Borrowed(part);
     }
-    match tokio::time::timeout(ASK_TIMEOUT, agent.slurm.jobs(&unknown)).await {
+    match tokio::time::timeout(ASK_TIMEOUT, agent.receiver.slurm.jobs(&unknown)).await {
         Ok(Ok(answer)) => {
             fill_in(&mut request.jobs, &JobsFile::parse(&answer));
             Cow::Owned(message.to_json())

@@ -10,6 +10,7 @@ use spillway_core::name::NodeName;
 use tracing::{debug, info, warn};
 
 use super::Agent;
+use crate::callback::refused;
 use crate::clock::now_ms;
 use crate::files::{self, Keep};
 use crate::jobs_file;
@@ -25,18 +26,32 @@ pub async fn heartbeats(agent: Arc<Agent>) {
     let mut version = None;
     loop {
         if version.is_none() {
-            version = agent.slurm.version().await.ok();
+            version = agent.receiver.slurm.version().await.ok();
         }
         let hello = agent.connection.is_hello_due();
+        match refused::take_notes(&agent.config.spool_directory) {
+            Ok(notes) => agent.refused.add(&notes),
+            Err(error) => warn!("what `spillway apply` has refused is not counted: {error}"),
+        }
+        let refused = agent.refused.take();
         let heartbeat = Heartbeat {
             sent_ms: now_ms(),
             hello,
             slurm_version: version.clone(),
             spooled: agent.ledger().unsent().len() as u64,
-            clock_skew_ms: agent.sqs.clock().ahead_ms().map(|ahead_ms| -ahead_ms),
-            refused_envelopes: BTreeMap::new(),
+            clock_skew_ms: agent
+                .receiver
+                .sqs
+                .clock()
+                .ahead_ms()
+                .map(|ahead_ms| -ahead_ms),
+            refused_envelopes: refused.clone(),
         };
-        match agent.report(ReportBody::Heartbeat(heartbeat)).await {
+        match agent
+            .receiver
+            .report(ReportBody::Heartbeat(heartbeat))
+            .await
+        {
             Ok(()) if hello => {
                 agent.connection.greeted();
                 info!("said hello");
@@ -44,6 +59,7 @@ pub async fn heartbeats(agent: Arc<Agent>) {
             Ok(()) => debug!("heartbeat"),
             Err(error) => {
                 agent.connection.lost();
+                agent.refused.add(&refused);
                 warn!("cannot report: {error}");
             }
         }
@@ -79,16 +95,16 @@ pub async fn observations(agent: Arc<Agent>) {
 
 async fn observe(agent: &Agent) -> Result<(), SlurmError> {
     let observed_ms = now_ms();
-    let rows = agent.slurm.cloud_nodes().await?;
+    let rows = agent.receiver.slurm.cloud_nodes().await?;
     let states = NodeStates {
         observed_ms,
         states: by_state(rows),
     };
-    if let Err(error) = agent.report(ReportBody::NodeStates(states)).await {
+    if let Err(error) = agent.receiver.report(ReportBody::NodeStates(states)).await {
         agent.connection.lost();
         warn!("cannot report node states: {error}");
     }
-    let jobs = agent.slurm.waiting_jobs().await?;
+    let jobs = agent.receiver.slurm.waiting_jobs().await?;
     let lines: Vec<&str> = jobs
         .lines()
         .filter(|line| jobs_file::partitions(line).any(|name| agent.partitions.contains(name)))

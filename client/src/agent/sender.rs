@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use tracing::{error, info, warn};
 
-use super::ledger::LedgerError;
 use super::{Agent, expired, known_jobs};
 use crate::aws::sqs::SqsError;
+use crate::callback::LedgerError;
 use crate::clock::now_ms;
 use crate::crash::{self, CrashPoint};
 use crate::spool::{Header, Target};
@@ -111,7 +111,8 @@ async fn send(
     let started_ms = now_ms();
     for part in parts {
         let part = known_jobs::complete(agent, request.target, part).await;
-        if let Err(error) = agent.sqs.send(request.target.into(), &part).await {
+        let sent = agent.receiver.sqs.send(request.target.into(), &part).await;
+        if let Err(error) = sent {
             return Ok(Err(error));
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::config::timeout::TimeoutConfig;
 use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_sqs::types::DeleteMessageBatchRequestEntry;
 use spillway_core::config::{ClientConfig, Queues};
 
 use super::clock::ServiceClock;
@@ -143,14 +144,31 @@ impl Sqs {
             .collect())
     }
 
-    /// Deletes a message from the updates queue.
-    pub async fn delete(&self, receipt: &str) -> Result<(), SqsError> {
+    /// Deletes messages that were received together from the updates queue; the first failure of them.
+    pub async fn delete(&self, receipts: &[&str]) -> Result<(), SqsError> {
+        if receipts.is_empty() {
+            return Ok(());
+        }
+        let entries = receipts.iter().enumerate().map(|(index, receipt)| {
+            DeleteMessageBatchRequestEntry::builder()
+                .id(index.to_string())
+                .receipt_handle(*receipt)
+                .build()
+                .expect("it has an id and a receipt")
+        });
         let call = self
             .client
-            .delete_message()
+            .delete_message_batch()
             .queue_url(&self.queues.updates)
-            .receipt_handle(receipt);
-        call.send().await.map(drop).map_err(classify)
+            .set_entries(Some(entries.collect()));
+        let answer = call.send().await.map_err(classify)?;
+        match answer.failed.into_iter().next() {
+            None => Ok(()),
+            Some(failed) => Err(SqsError::Refused {
+                code: failed.code,
+                message: failed.message.unwrap_or_default(),
+            }),
+        }
     }
 }
 

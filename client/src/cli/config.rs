@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use spillway_core::config::{ConfigErrors, Site};
+use spillway_core::config::{ConfigErrors, NO_TRUSTED_KEYS, Site};
 
 use super::push;
 use super::{EXIT_FAILED, EXIT_OK, output};
@@ -62,7 +62,12 @@ fn check(arguments: CheckArguments) -> anyhow::Result<u8> {
         output::print_line(&as_json(&file, &parsed).to_string())?;
     } else {
         match &parsed {
-            Ok(site) => output::print_line(&format!("{}: ok: {}", file.display(), summary(site)))?,
+            Ok(site) => {
+                output::print_line(&format!("{}: ok: {}", file.display(), summary(site)))?;
+                for warning in warnings(site) {
+                    eprintln!("spillway: warning: {warning}");
+                }
+            }
             Err(errors) => {
                 eprintln!("{errors}");
                 let count = errors.errors.len();
@@ -84,10 +89,16 @@ fn summary(site: &Site) -> String {
     )
 }
 
+/// What is not wrong in itself and yet keeps nodes from coming up.
+fn warnings(site: &Site) -> Vec<&'static str> {
+    let is_empty = site.client.callback.trusted_keys.is_empty();
+    is_empty.then_some(NO_TRUSTED_KEYS).into_iter().collect()
+}
+
 fn as_json(file: &Path, parsed: &Result<Site, ConfigErrors>) -> serde_json::Value {
-    let errors = match parsed {
-        Ok(_) => &[][..],
-        Err(errors) => &errors.errors,
+    let (errors, warnings) = match parsed {
+        Ok(site) => (&[][..], warnings(site)),
+        Err(errors) => (&errors.errors[..], Vec::new()),
     };
     let errors: Vec<_> = errors
         .iter()
@@ -101,7 +112,12 @@ fn as_json(file: &Path, parsed: &Result<Site, ConfigErrors>) -> serde_json::Valu
             })
         })
         .collect();
-    serde_json::json!({ "file": file, "ok": parsed.is_ok(), "errors": errors })
+    serde_json::json!({
+        "file": file,
+        "ok": parsed.is_ok(),
+        "errors": errors,
+        "warnings": warnings,
+    })
 }
 
 #[cfg(test)]

@@ -44,11 +44,13 @@ pub enum SlurmError {
     },
 }
 
-/// Runs a command with the environment we were given (`SLURM_CONF`) and returns what it printed.
+/// Runs a command with the environment we were given and, where that is named, with this slurm.conf; returns
+/// what it printed.
 pub async fn run(
     path: &Path,
     program: &'static str,
     arguments: &[&str],
+    conf: Option<&Path>,
 ) -> Result<String, SlurmError> {
     let away = |reason: String| SlurmError::Away { program, reason };
     let mut command = Command::new(path);
@@ -57,6 +59,9 @@ pub async fn run(
         .env("LC_ALL", "C")
         .stdin(Stdio::null())
         .kill_on_drop(true);
+    if let Some(conf) = conf {
+        command.env("SLURM_CONF", conf);
+    }
     let output = tokio::time::timeout(COMMAND_TIMEOUT, command.output())
         .await
         .map_err(|_| away(format!("nothing within {} s", COMMAND_TIMEOUT.as_secs())))?
@@ -83,7 +88,7 @@ mod tests {
     use super::*;
 
     async fn shell(script: &str) -> Result<String, SlurmError> {
-        run(Path::new("/bin/sh"), "scontrol", &["-c", script]).await
+        run(Path::new("/bin/sh"), "scontrol", &["-c", script], None).await
     }
 
     #[tokio::test]
@@ -100,7 +105,7 @@ mod tests {
         assert!(matches!(away, Err(SlurmError::Away { .. })), "{away:?}");
         let killed = shell("kill -9 $$").await;
         assert!(matches!(killed, Err(SlurmError::Away { .. })), "{killed:?}");
-        let missing = run(Path::new("/nonexistent/scontrol"), "scontrol", &[]).await;
+        let missing = run(Path::new("/nonexistent/scontrol"), "scontrol", &[], None).await;
         assert!(
             matches!(missing, Err(SlurmError::Away { .. })),
             "{missing:?}"

@@ -117,6 +117,10 @@ pub struct CallbackSettings {
     pub roads: UpdateRoads,
 }
 
+/// What is wrong while no key is trusted, and what to do.
+pub const NO_TRUSTED_KEYS: &str = "trusted_keys in [callback] is empty: no update from AWS is applied, and nodes that are \
+     resumed do not come up; add the line that `spillway keys create` prints (`spillway keys list` shows the keys)";
+
 /// The roads by which updates come to the head node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

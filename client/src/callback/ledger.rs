@@ -1,5 +1,6 @@
 //! Spool and memory together: which requests are still to be sent or undone, and what each node was last
-//! asked. A request leaves the spool only when the memory of it is durable.
+//! asked. A request leaves the spool only when the memory of it is durable, and only by the agent's hand:
+//! `spillway apply` looks at the spool and leaves it as it is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -10,16 +11,28 @@ use tracing::{error, info, warn};
 
 use super::memory::{Memory, MemoryError};
 use crate::clock::now_ms;
-use crate::files::FileError;
 use crate::spool::{self, Aside, Entry, Header, Slot, Spool, SpoolError, Target};
 
 /// Number that stands for our own failing of a node in its history. Ours is the only "update" that ever
 /// answers a suspend, so it cannot meet one of the control plane's.
 const OWN_FAIL: u64 = 1;
 
+/// How many times the spool is listed if files are renamed while it is read.
+const MAX_LOOKS: usize = 3;
+
+/// Who keeps a ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keeper {
+    /// The agent: it sends what is in the spool and takes it out.
+    Agent,
+    /// `spillway apply`: it wants to know what was asked, and no more.
+    Guest,
+}
+
 /// The requests that are not done with, and the memory of all.
 #[derive(Debug)]
 pub struct Ledger {
+    keeper: Keeper,
     spool: Spool,
     memory: Memory,
     open: BTreeMap<Generation, Open>,
@@ -36,24 +49,31 @@ struct Open {
     failed: bool,
 }
 
+/// What reading a file of the spool gave.
+enum Reading {
+    Entry(Entry),
+    /// It has another name by now, or is gone.
+    Vanished,
+    /// Complained about once.
+    Unreadable,
+}
+
 /// Why spool or memory could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
     /// The spool.
     #[error(transparent)]
     Spool(#[from] SpoolError),
-    /// The memory's file.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// The memory's content.
+    /// The memory.
     #[error(transparent)]
     Memory(#[from] MemoryError),
 }
 
 impl Ledger {
-    /// Opens both in the spool directory. The caller holds the agent's lock.
-    pub fn open(directory: &Path) -> Result<Self, LedgerError> {
+    /// Opens both in the spool directory. The agent holds its lock.
+    pub fn open(directory: &Path, keeper: Keeper) -> Result<Self, LedgerError> {
         Ok(Self {
+            keeper,
             spool: Spool::open(directory)?,
             memory: Memory::open(directory)?,
             open: BTreeMap::new(),
@@ -61,13 +81,25 @@ impl Ledger {
         })
     }
 
-    /// Takes in what has come into the spool. Everything stamped before the call is known after it.
+    /// Takes in what has come into the spool, and what another process has noted. Everything stamped before
+    /// the call is known after it.
     pub fn look(&mut self) -> Result<(), LedgerError> {
-        for slot in self.spool.slots()? {
-            match self.open.get_mut(&slot.generation) {
-                Some(open) => open.sent |= slot.sent,
-                None => self.take_in(slot),
+        for _ in 0..MAX_LOOKS {
+            let mut is_whole = true;
+            for slot in self.spool.slots()? {
+                match self.open.get_mut(&slot.generation) {
+                    Some(open) => open.sent |= slot.sent,
+                    None => is_whole &= self.take_in(slot),
+                }
             }
+            if is_whole {
+                break;
+            }
+        }
+        // After the spool: what has left it meanwhile is in the memory.
+        self.memory.refresh(now_ms())?;
+        if self.keeper == Keeper::Guest {
+            return Ok(());
         }
         // A program without an agent may have sent some of them.
         let sent: Vec<Generation> = self
@@ -80,9 +112,12 @@ impl Ledger {
             .try_for_each(|generation| self.settle(generation))
     }
 
-    fn take_in(&mut self, slot: Slot) {
-        let Some(entry) = self.read(slot) else {
-            return;
+    /// False if the file was renamed or removed since the spool was listed.
+    fn take_in(&mut self, slot: Slot) -> bool {
+        let entry = match self.read(slot) {
+            Reading::Entry(entry) => entry,
+            Reading::Vanished => return false,
+            Reading::Unreadable => return true,
         };
         let header = Arc::new(entry.header);
         let names = header.node_names().expect("checked when it was read");
@@ -100,17 +135,19 @@ impl Ledger {
                 "the last requests of these nodes were stamped by a clock that was ahead: they are forgotten"
             );
         }
-        info!(
-            request_id = %header.request_id,
-            generation = %header.generation,
-            nodes = %header.nodes,
-            jobs = header.jobs,
-            "{} requested",
-            match header.target {
-                Target::Resume => "resume",
-                Target::Suspend => "suspend",
-            },
-        );
+        if self.keeper == Keeper::Agent {
+            info!(
+                request_id = %header.request_id,
+                generation = %header.generation,
+                nodes = %header.nodes,
+                jobs = header.jobs,
+                "{} requested",
+                match header.target {
+                    Target::Resume => "resume",
+                    Target::Suspend => "suspend",
+                },
+            );
+        }
         let open = Open {
             header,
             sent: slot.sent,
@@ -118,28 +155,30 @@ impl Ledger {
             failed,
         };
         self.open.insert(slot.generation, open);
+        true
     }
 
-    /// Reads a request; none if that cannot be. One bad file must not hold up all the others.
-    fn read(&mut self, slot: Slot) -> Option<Entry> {
+    /// Reads a request, if that can be. One bad file must not hold up all the others.
+    fn read(&mut self, slot: Slot) -> Reading {
         let error = match self.spool.read(slot) {
             Ok(entry) => {
                 self.unreadable.remove(&slot.generation);
-                return Some(entry);
+                return Reading::Entry(entry);
             }
             // It was renamed since the spool was listed: the next look sees it under its new name.
-            Err(SpoolError::File(error)) if error.is_not_found() => return None,
+            Err(SpoolError::File(error)) if error.is_not_found() => return Reading::Vanished,
             Err(error) => error,
         };
         if self.unreadable.insert(slot.generation) {
             error!("{error}; the request is passed over");
-            if matches!(error, SpoolError::Malformed { .. })
+            if self.keeper == Keeper::Agent
+                && matches!(error, SpoolError::Malformed { .. })
                 && let Err(error) = self.spool.put_aside(slot, Aside::Malformed)
             {
                 error!("{error}");
             }
         }
-        None
+        Reading::Unreadable
     }
 
     /// Stamps a request of our own and takes it in.
@@ -169,8 +208,10 @@ impl Ledger {
     /// The messages of a request; none if it is done with, or cannot be read now.
     pub fn parts(&mut self, generation: Generation) -> Option<Vec<String>> {
         let sent = self.open.get(&generation)?.sent;
-        self.read(Slot { generation, sent })
-            .map(|entry| entry.parts)
+        match self.read(Slot { generation, sent }) {
+            Reading::Entry(entry) => Some(entry.parts),
+            Reading::Vanished | Reading::Unreadable => None,
+        }
     }
 
     /// A request was sent.
@@ -280,7 +321,7 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_read_holds_up_no_other() {
         let directory = tempfile::tempdir().unwrap();
-        let mut ledger = Ledger::open(directory.path()).unwrap();
+        let mut ledger = Ledger::open(directory.path(), Keeper::Agent).unwrap();
         let requests = directory.path().join("requests");
         let file = |number: u64| requests.join(format!("{number:016}.json"));
         fs::write(file(1), b"\xff\xfe").unwrap();
@@ -308,5 +349,20 @@ mod tests {
         // It vanishes between the look and the sending.
         fs::remove_file(file(good.get())).unwrap();
         assert_eq!(ledger.parts(good), None);
+    }
+
+    #[test]
+    fn a_guest_knows_what_was_asked_and_leaves_the_spool_as_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut guest = Ledger::open(directory.path(), Keeper::Guest).unwrap();
+        let generation = put(&guest.spool, "cloud1");
+        guest.spool.mark_sent(generation).unwrap();
+        let malformed = directory.path().join("requests/0000000000000001.json");
+        fs::write(&malformed, "no header").unwrap();
+        guest.look().unwrap();
+        let node = NodeName::new("cloud1").unwrap();
+        assert_eq!(guest.memory().node(&node).unwrap().generation, generation);
+        assert!(malformed.exists());
+        assert_eq!(guest.spool.slots().unwrap().len(), 2);
     }
 }

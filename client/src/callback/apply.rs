@@ -9,14 +9,14 @@ use spillway_core::message::{UpdateOutcome, UpdateResult};
 use spillway_core::name::NodeName;
 use tracing::{debug, info, warn};
 
-use super::Agent;
+use super::Receiver;
 use super::judge::{NodeUpdate, Verdict, judge};
 use super::ledger::LedgerError;
 use crate::crash::{self, CrashPoint};
 use crate::nodes;
 use crate::slurm::{NodeRow, SlurmError, UPDATE_BATCH};
 
-/// Why an envelope was not dealt with; it stays on the queue.
+/// Why an envelope was not dealt with.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     /// Try again when slurmctld answers.
@@ -25,14 +25,9 @@ pub enum ApplyError {
     /// Try again when the disk does.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    /// Never: the message is wrong.
-    #[error("update of {nodes}: {reason}")]
-    Malformed {
-        /// As the update says.
-        nodes: String,
-        /// What is wrong.
-        reason: String,
-    },
+    /// Never: it is not one that can be applied.
+    #[error("{0}")]
+    Malformed(String),
 }
 
 /// One node of an update.
@@ -48,7 +43,7 @@ type Outcomes = BTreeMap<(u8, String), Vec<NodeName>>;
 
 /// Applies what fits, in the order of the envelope. `rows`: what slurmctld said after the envelope came.
 pub async fn apply(
-    agent: &Agent,
+    receiver: &Receiver,
     envelope: &Envelope,
     rows: &HashMap<NodeName, NodeRow>,
 ) -> Result<Vec<UpdateResult>, ApplyError> {
@@ -59,9 +54,13 @@ pub async fn apply(
         .collect::<Result<_, _>>()?;
     let mut results = Vec::new();
     for (update, targets) in envelope.updates.iter().zip(targets) {
-        let outcomes = apply_update(agent, update, targets, rows).await;
+        let outcomes = apply_update(receiver, update, targets, rows).await;
         // Also after trouble: what slurmctld has taken must be known.
-        agent.ledger().memory().save().map_err(LedgerError::from)?;
+        receiver
+            .ledger()
+            .memory()
+            .save()
+            .map_err(LedgerError::from)?;
         for ((kind, reason), mut names) in outcomes? {
             nodes::sort(&mut names);
             let nodes = hostlist::fold(&names);
@@ -98,10 +97,8 @@ const STALE: u8 = 1;
 const REFUSED: u8 = 2;
 
 fn targets(update: &Update) -> Result<Vec<Target>, ApplyError> {
-    let malformed = |reason: String| ApplyError::Malformed {
-        nodes: update.nodes.clone(),
-        reason,
-    };
+    let malformed =
+        |reason: String| ApplyError::Malformed(format!("update of {}: {reason}", update.nodes));
     let names = Hostlist::parse(&update.nodes)
         .map_err(|error| malformed(error.to_string()))?
         .node_names()
@@ -123,7 +120,7 @@ fn targets(update: &Update) -> Result<Vec<Target>, ApplyError> {
 }
 
 async fn apply_update(
-    agent: &Agent,
+    receiver: &Receiver,
     update: &Update,
     targets: Vec<Target>,
     rows: &HashMap<NodeName, NodeRow>,
@@ -131,7 +128,7 @@ async fn apply_update(
     let mut outcomes = Outcomes::new();
     let mut fitting = Vec::new();
     {
-        let mut ledger = agent.ledger();
+        let mut ledger = receiver.ledger();
         // Slurm may have called since the envelope came, and the wake may be lost.
         ledger.look()?;
         for target in targets {
@@ -161,22 +158,22 @@ async fn apply_update(
     }
     fitting.sort_by(|a, b| nodes::compare(a.node.as_str(), b.node.as_str()));
     for batch in fitting.chunks(UPDATE_BATCH) {
-        tell(agent, update, batch, &mut outcomes).await?;
+        tell(receiver, update, batch, &mut outcomes).await?;
     }
     Ok(outcomes)
 }
 
 /// Tells slurmctld of a batch; if it refuses, of each node by itself, to know which one it means.
 async fn tell(
-    agent: &Agent,
+    receiver: &Receiver,
     update: &Update,
     batch: &[Target],
     outcomes: &mut Outcomes,
 ) -> Result<(), SlurmError> {
-    match tell_slurm(agent, update, batch).await {
+    match tell_slurm(receiver, update, batch).await {
         Ok(()) => {
             crash::point(CrashPoint::Scontrol);
-            let mut ledger = agent.ledger();
+            let mut ledger = receiver.ledger();
             for target in batch {
                 debug!(node = %target.node, address = ?target.address, "told slurmctld");
                 ledger
@@ -199,7 +196,7 @@ async fn tell(
         }
         Err(SlurmError::Refused { .. }) => {
             for target in batch.chunks(1) {
-                Box::pin(tell(agent, update, target, outcomes)).await?;
+                Box::pin(tell(receiver, update, target, outcomes)).await?;
             }
             Ok(())
         }
@@ -207,18 +204,22 @@ async fn tell(
     }
 }
 
-async fn tell_slurm(agent: &Agent, update: &Update, batch: &[Target]) -> Result<(), SlurmError> {
+async fn tell_slurm(
+    receiver: &Receiver,
+    update: &Update,
+    batch: &[Target],
+) -> Result<(), SlurmError> {
     match &update.action {
         UpdateAction::Address { .. } => {
             let addresses: Vec<(&NodeName, IpAddr)> = batch
                 .iter()
                 .filter_map(|target| Some((&target.node, target.address?)))
                 .collect();
-            agent.slurm.set_addresses(&addresses).await
+            receiver.slurm.set_addresses(&addresses).await
         }
         UpdateAction::Fail { reason } => {
             let nodes: Vec<&NodeName> = batch.iter().map(|target| &target.node).collect();
-            agent.slurm.fail(&nodes, reason).await
+            receiver.slurm.fail(&nodes, reason).await
         }
     }
 }
