@@ -265,12 +265,13 @@ fn a_burst_node_reads_the_secrets_it_joins_with_and_no_others() -> Result<()> {
             );
             (*statement).clone()
         };
-        let (read, decrypt) = match id {
-            "BurstNodeRole" => ("ReadWhatItJoinsWith", "DecryptWhatItJoinsWith"),
-            _ => ("StoreWhatNodesJoinWith", "EncryptWhatNodesJoinWith"),
+        let decrypt = match id {
+            "BurstNodeRole" => {
+                assert_eq!(about("ssm:", "ReadWhatItJoinsWith")["Resource"], secrets);
+                about("kms:", "DecryptWhatItJoinsWith")
+            }
+            _ => about("kms:", "OpenWhatNodesJoinWith"),
         };
-        assert_eq!(about("ssm:", read)["Resource"], secrets, "{id}");
-        let decrypt = about("kms:", decrypt);
         assert_eq!(target(&decrypt["Resource"]), Some("SecretsKeyArn"));
         let condition = &decrypt["Condition"]["StringEquals"];
         assert_eq!(condition["kms:EncryptionContext:PARAMETER_ARN"], secrets);
