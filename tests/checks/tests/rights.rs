@@ -203,7 +203,12 @@ fn only_callback_signs_and_commands() -> Result<()> {
             "{id}"
         );
         let reads_keys = may(id, "ssm:GetParameter").iter().any(|statement| {
-            list(&statement["Resource"]).any(|name| !name.to_string().contains("munge-key"))
+            list(&statement["Resource"]).any(|resource| {
+                let name = resource.to_string();
+                !["/munge-key\"", "/slurm-key\""]
+                    .iter()
+                    .any(|end| name.contains(end))
+            })
         });
         assert_eq!(reads_keys, is_callback, "{id}");
     }
