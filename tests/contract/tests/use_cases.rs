@@ -5,9 +5,11 @@ use std::net::IpAddr;
 
 use spillway_aws::{DynamoTable, SqsQueues};
 use spillway_contract::Place;
+use spillway_control::fault::Fault;
 use spillway_control::pairings::apply;
-use spillway_control::ports::{Clock, Control, Table};
-use spillway_control::report::report;
+use spillway_control::ports::{Clock, CommandOutcome, CommandOutcomes, Control, Table};
+use spillway_control::report::{self, ReportError};
+use spillway_control::tally::Tally;
 use spillway_core::message::{
     JoinDeadline, Message, NodeFailed, NodeReady, ReleaseInstances, ReportBody, SuspendQueueBody,
 };
@@ -31,6 +33,19 @@ impl Clock for At {
     fn fresh_id(&self) -> String {
         "fresh".to_owned()
     }
+}
+
+/// An SSM that nobody asks here.
+struct NoCommands;
+
+impl CommandOutcomes for NoCommands {
+    async fn outcome(&self, command_id: &str, head_node: &str) -> Result<CommandOutcome, Fault> {
+        panic!("asked for {command_id} on {head_node}")
+    }
+}
+
+async fn report(control: &Here, body: ReportBody, sent_ms: u64) -> Result<Tally, ReportError> {
+    report::report(control, &NoCommands, body, sent_ms).await
 }
 
 type Here = Control<DynamoTable, SqsQueues, At>;
@@ -66,6 +81,7 @@ async fn launched(control: &Here) {
         generation: generation(),
         launch: launch.clone(),
         deadline_ms: DEADLINE_MS,
+        launches_per_hour: 60,
     };
     let launched = Event::Launched {
         launch,
