@@ -92,11 +92,9 @@ async fn a_thousand_addresses_come_by_ssm_alone() {
     .await;
     lab.ec2.with(|ec2, _| ec2.settings.pending_ms = FOR_EVER_MS);
     let count = NODES.to_string();
-    let job = lab.head.sbatch(
-        &["-N", &count, "--output=/dev/null"],
-        "#!/bin/sh\nhostname\n",
-    );
-    job.await.expect("sbatch takes the job");
+    let options = ["-N", &count, "--output=/dev/null"];
+    let submitted = lab.head.sbatch(&options, "#!/bin/sh\nhostname\n");
+    submitted.await.expect("sbatch takes the job");
     let begun = now_ms();
     until("slurmctld has every address", 400, async || {
         let nodes = lab.head.scontrol(&["-o", "show", "nodes"]).await.ok()?;
@@ -105,7 +103,7 @@ async fn a_thousand_addresses_come_by_ssm_alone() {
             let instances = ec2.instances();
             let named = instances.filter_map(|i| {
                 let name = i.tags.get("Name")?;
-                Some((name.clone(), i.private_ip.to_string()))
+                Some((name.clone(), i.private_ip?.to_string()))
             });
             named.collect()
         });
