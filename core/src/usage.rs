@@ -19,7 +19,7 @@ use crate::pairing::LaunchKey;
 pub use reserve::{OVER_LIMIT, Reservation, over_limit};
 
 /// Most launches that hold nodes at once. The record is one item of the table, at most 400 KB: with 38 bytes a launch
-/// (44 if it has 5-digit counts) even 10,000 nodes launched one by one take 380 KB.
+/// even 10,000 nodes launched one by one take 380 KB.
 pub const MAX_LAUNCHES: usize = 10_000;
 
 /// EC2 is asked for nothing more for a request that was stamped longer ago: its nodes have failed by then, since no

@@ -94,6 +94,7 @@ async fn launched(control: &Here) {
         generation: generation(),
         launch: launch.clone(),
         deadline_ms: DEADLINE_MS,
+        launches_per_hour: 12,
     };
     let launched = Event::Launched {
         launch,
