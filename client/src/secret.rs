@@ -93,7 +93,7 @@ impl JoinSecret {
 
 impl fmt::Display for JoinSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        f.pad(match self {
             Self::MungeKey => "munge-key",
             Self::SlurmKey => "slurm-key",
         })

@@ -10,7 +10,7 @@ lets no caller say either.
 
 SQS stamps each message with its sender's unique id: `AIDA…` for a user, `AROA…:session` for a session of a role, the
 account for its root (https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ReceiveMessage.html,
-SenderId). MiniStack 1.5.33 stamps the account's number on all of them. (A function's own session has the role's name
+SenderId). MiniStack 1.5.33 stamps the account's number on all of them, and again when it hands them to a Lambda. (A function's own session has the role's name
 in place of the role's id there, as in the rest of MiniStack.)
 """
 
@@ -22,7 +22,7 @@ import threading
 
 from ministack import app
 from ministack.core import iam_actions, iam_evaluator
-from ministack.services import sqs
+from ministack.services import lambda_svc, sqs
 
 IAM_ACTION_OF_BATCH = {
     "SendMessageBatch": "SendMessage",
@@ -84,7 +84,19 @@ def with_the_sender(attributes_of_send):
     return attributes
 
 
+def with_the_senders(run_batch):
+    def run(esm, function, event, batch, *queue):
+        senders = {message["id"]: message.get("sys", {}).get("SenderId") for message in batch}
+        for record in event["Records"]:
+            if sender := senders.get(record["messageId"]):
+                record["attributes"]["SenderId"] = sender
+        return run_batch(esm, function, event, batch, *queue)
+
+    return run
+
+
 sqs._build_send_sys_attrs = with_the_sender(sqs._build_send_sys_attrs)
+lambda_svc._run_sqs_batch = with_the_senders(lambda_svc._run_sqs_batch)
 
 # With TLS it also listens on port 443 if that looks free, for which two labs that start at once would fight.
 app._port_is_bindable = lambda host, port: False
