@@ -5,6 +5,7 @@
 
 mod calls;
 mod principals;
+mod requests;
 mod setting;
 mod table;
 

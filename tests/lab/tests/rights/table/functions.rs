@@ -1,0 +1,122 @@
+//! Rows of the other functions.
+
+use super::{Expected, Row, asked, but, may, only};
+use crate::principals::Principal::{Callback, HeadNode, Launch, Owner, Report, Terminate};
+use crate::requests::{due, item, put, receive, run, secret, send, tagged, terminated};
+use crate::setting::Setting;
+
+pub(super) fn terminate(s: &Setting) -> Vec<Row> {
+    let refused = |what, ids: &[&str]| {
+        let (call, ours) = (terminated(ids), terminated(&[&s.doomed]));
+        but(Terminate, what, "ec2:TerminateInstances", call, ours)
+    };
+    let ours = tagged(&[&s.stray], "spillway:cluster", &s.cluster);
+    vec![
+        may(
+            Terminate,
+            "terminate an instance of ours",
+            terminated(&[&s.doomed]),
+        ),
+        may(Terminate, "receive suspends", receive(s, "Suspend")),
+        refused("terminate another cluster's instance", &[&s.theirs]),
+        refused("terminate a stray instance", &[&s.stray]),
+        refused(
+            "terminate one of ours and one of theirs",
+            &[&s.doomed, &s.theirs],
+        ),
+        // To tag it first helps nobody: who may terminate may not tag, and who may tag may not tag it (above).
+        Row {
+            what: "take a stray instance by our tag",
+            asked: asked(Terminate, ours),
+            expected: Expected::Refused {
+                lacks: "ec2:CreateTags",
+                but: asked(Owner, tagged(&[&s.ours], "spillway:cluster", &s.cluster)),
+            },
+        },
+        only(Launch, Terminate, "launch", "ec2:RunInstances", run(s)),
+        only(
+            HeadNode,
+            Terminate,
+            "ask for a resume",
+            "sqs:sendmessage",
+            send(s, "Resume"),
+        ),
+    ]
+}
+
+pub(super) fn callback(s: &Setting) -> Vec<Row> {
+    vec![
+        may(Callback, "read a record", item(s, "NODE#none")),
+        may(Callback, "send updates", send(s, "Updates")),
+        only(
+            Report,
+            Callback,
+            "change a record",
+            "dynamodb:PutItem",
+            put(s, "NODE#of-the-rights-table"),
+        ),
+        only(
+            Terminate,
+            Callback,
+            "terminate",
+            "ec2:TerminateInstances",
+            terminated(&[&s.doomed]),
+        ),
+        only(Launch, Callback, "launch", "ec2:RunInstances", run(s)),
+        only(
+            HeadNode,
+            Callback,
+            "ask for a resume",
+            "sqs:sendmessage",
+            send(s, "Resume"),
+        ),
+        only(
+            Report,
+            Callback,
+            "look for what is due",
+            "dynamodb:Query",
+            due(s),
+        ),
+    ]
+}
+
+pub(super) fn report(s: &Setting) -> Vec<Row> {
+    vec![
+        only(
+            Callback,
+            Report,
+            "send updates",
+            "sqs:sendmessage",
+            send(s, "Updates"),
+        ),
+        may(
+            Report,
+            "change a record",
+            put(s, "NODE#of-the-rights-table"),
+        ),
+        may(Report, "look for what is due", due(s)),
+        may(Report, "receive reports", receive(s, "Reports")),
+        only(
+            Terminate,
+            Report,
+            "terminate",
+            "ec2:TerminateInstances",
+            terminated(&[&s.doomed]),
+        ),
+        only(Launch, Report, "launch", "ec2:RunInstances", run(s)),
+        only(
+            HeadNode,
+            Report,
+            "receive updates",
+            "sqs:receivemessage",
+            receive(s, "Updates"),
+        ),
+        only(
+            Owner,
+            Report,
+            "read the signing key",
+            "ssm:GetParameter",
+            secret(&s.signing_key()),
+        ),
+    ]
+}
