@@ -94,7 +94,7 @@ impl LabSpec {
 pub const HEAD_NODE_ID: &str = "mi-0123456789abcdef0";
 
 /// The SSM document of the lab: the emulator's CloudFormation cannot make it, so the lab's SSM is given it.
-const APPLY_DOCUMENT: &str = "lab-apply";
+pub const APPLY_DOCUMENT: &str = "lab-apply";
 
 /// `CPUs` of a node in slurm.conf.
 const NODE_CPUS: u32 = 2;

@@ -80,6 +80,30 @@ pub fn secret(name: &str) -> Call {
     )
 }
 
+/// A key is stored as `spillway keys create` stores it.
+pub fn stored(name: &str) -> Call {
+    let arguments =
+        json!({"Name": name, "Type": "SecureString", "Value": "throwaway", "Overwrite": true});
+    call("ssm", "put_parameter", arguments)
+}
+
+pub fn listed(s: &Setting) -> Call {
+    let path = format!("/spillway/{}/signing-key/", s.cluster);
+    call("ssm", "get_parameters_by_path", json!({"Path": path}))
+}
+
+/// The template's command with an envelope that nobody signed: the head node refuses what is in it.
+pub fn command(s: &Setting) -> Call {
+    let envelope = format!("spillway1.{}.e30.{}", "0".repeat(16), "A".repeat(86));
+    let arguments = json!({
+        "DocumentName": s.document,
+        "InstanceIds": [s.head_node],
+        "TimeoutSeconds": 30,
+        "Parameters": {"Envelope": [envelope]},
+    });
+    call("ssm", "send_command", arguments)
+}
+
 pub fn describe() -> Call {
     call("ec2", "describe_instances", json!({}))
 }

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use spillway_lab::emulator::root::RootClient;
 use spillway_lab::emulator::{ACCOUNT, REGION};
-use spillway_lab::lab::Lab;
+use spillway_lab::lab::{APPLY_DOCUMENT, HEAD_NODE_ID, Lab};
 use spillway_world::ec2::{LaunchTemplate, LaunchTemplateData, RunInstances, TagSpecification};
 
 /// A launch template that is not ours.
@@ -30,6 +30,10 @@ pub struct Setting {
     pub other_profile: String,
     /// The table.
     pub table: String,
+    /// The document that the head node is sent.
+    pub document: &'static str,
+    /// The head node as SSM knows it.
+    pub head_node: &'static str,
     queues: Vec<(String, String)>,
 }
 
@@ -52,6 +56,8 @@ impl Setting {
             template: lab.output("LaunchTemplateId").unwrap().to_owned(),
             other_profile: other_profile(&root).await,
             table: lab.output("TableName").unwrap().to_owned(),
+            document: APPLY_DOCUMENT,
+            head_node: HEAD_NODE_ID,
             queues: queues
                 .map(|(name, url)| (name.clone(), url.clone()))
                 .collect(),
@@ -83,6 +89,16 @@ impl Setting {
     /// The name of a key that envelopes are signed with.
     pub fn signing_key(&self) -> String {
         format!("/spillway/{}/signing-key/0123456789abcdef", self.cluster)
+    }
+
+    /// The name of one that is to be made.
+    pub fn new_key(&self) -> String {
+        format!("/spillway/{}/signing-key/fedcba9876543210", self.cluster)
+    }
+
+    /// The name of what nodes join with.
+    pub fn munge_key(&self) -> String {
+        format!("/spillway/{}/munge-key", self.cluster)
     }
 }
 

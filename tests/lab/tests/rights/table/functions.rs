@@ -1,8 +1,10 @@
 //! Rows of the other functions.
 
+use serde_json::{Value, json};
+
 use super::{Expected, Row, asked, but, may, only};
 use crate::principals::Principal::{Callback, HeadNode, Launch, Owner, Report, Terminate};
-use crate::requests::{due, item, put, receive, run, secret, send, tagged, terminated};
+use crate::requests::{command, due, item, put, receive, run, secret, send, tagged, terminated};
 use crate::setting::Setting;
 
 pub(super) fn terminate(s: &Setting) -> Vec<Row> {
@@ -12,6 +14,13 @@ pub(super) fn terminate(s: &Setting) -> Vec<Row> {
     };
     let ours = tagged(&[&s.stray], "spillway:cluster", &s.cluster);
     vec![
+        only(
+            Callback,
+            Terminate,
+            "command the head node",
+            "ssm:SendCommand",
+            command(s),
+        ),
         may(
             Terminate,
             "terminate an instance of ours",
@@ -45,7 +54,38 @@ pub(super) fn terminate(s: &Setting) -> Vec<Row> {
 }
 
 pub(super) fn callback(s: &Setting) -> Vec<Row> {
+    let other = |what, lacks, change: &dyn Fn(&mut Value)| {
+        let mut call = command(s);
+        change(&mut call.arguments);
+        but(Callback, what, lacks, call, command(s))
+    };
     vec![
+        may(Callback, "read the signing key", secret(&s.signing_key())),
+        may(Callback, "send the head node its document", command(s)),
+        other(
+            "send it another document",
+            "document/AWS-RunShellScript",
+            &|a| {
+                a["DocumentName"] = json!("AWS-RunShellScript");
+            },
+        ),
+        other(
+            "send its document to another node",
+            "managed-instance/mi-0fedcba",
+            &|a| {
+                a["InstanceIds"] = json!(["mi-0fedcba9876543210"]);
+            },
+        ),
+        other("send it to a burst node", "instance/i-", &|a| {
+            a["InstanceIds"] = json!([s.ours]);
+        }),
+        but(
+            Callback,
+            "read what nodes join with",
+            "ssm:GetParameter",
+            secret(&s.munge_key()),
+            secret(&s.signing_key()),
+        ),
         may(Callback, "read a record", item(s, "NODE#none")),
         may(Callback, "send updates", send(s, "Updates")),
         only(
@@ -85,6 +125,13 @@ pub(super) fn report(s: &Setting) -> Vec<Row> {
         only(
             Callback,
             Report,
+            "command the head node",
+            "ssm:SendCommand",
+            command(s),
+        ),
+        only(
+            Callback,
+            Report,
             "send updates",
             "sqs:sendmessage",
             send(s, "Updates"),
@@ -112,7 +159,7 @@ pub(super) fn report(s: &Setting) -> Vec<Row> {
             receive(s, "Updates"),
         ),
         only(
-            Owner,
+            Callback,
             Report,
             "read the signing key",
             "ssm:GetParameter",

@@ -3,8 +3,10 @@
 use serde_json::{Value, json};
 
 use super::{Row, but, may, only};
-use crate::principals::Principal::{Callback, Launch, Report, Terminate};
-use crate::requests::{describe, due, fleet, put, run, send, spot, tagged, tags, terminated};
+use crate::principals::Principal::{BurstNode, Callback, Launch, Report, Terminate};
+use crate::requests::{
+    command, describe, due, fleet, put, run, secret, send, spot, tagged, tags, terminated,
+};
 use crate::setting::{OTHER_TEMPLATE, Setting};
 
 /// `RunInstances` in all its forms. Each refused one is the allowed one with one thing changed.
@@ -89,6 +91,20 @@ pub(super) fn launch_tags(s: &Setting) -> Vec<Row> {
     let refused = |what, call| but(Launch, what, "ec2:CreateTags", call, named(&[&s.ours]));
     let ours = tagged(&[&s.stray], "spillway:cluster", &s.cluster);
     vec![
+        only(
+            Callback,
+            Launch,
+            "command the head node",
+            "ssm:SendCommand",
+            command(s),
+        ),
+        only(
+            BurstNode,
+            Launch,
+            "read what nodes join with",
+            "ssm:GetParameter",
+            secret(&s.munge_key()),
+        ),
         may(Launch, "name an instance of ours", named(&[&s.ours])),
         may(Launch, "look at instances", describe()),
         may(

@@ -2,10 +2,12 @@
 
 use super::{Row, but, may, not_known, only};
 use crate::principals::Principal::{
-    BurstNode, Forger, HeadNode, KeylessReader, Launch, NoInstance, Operator, Owner, Reader,
+    BurstNode, Callback, Forger, HeadNode, KeylessReader, Launch, NoInstance, Operator, Reader,
     Report, Stranger, Terminate,
 };
-use crate::requests::{batch, describe, due, item, put, receive, run, secret, send, terminated};
+use crate::requests::{
+    batch, command, describe, due, item, put, receive, run, secret, send, stored, terminated,
+};
 use crate::setting::{Setting, instance_arn};
 
 pub(super) fn burst_node(s: &Setting) -> Vec<Row> {
@@ -20,6 +22,21 @@ pub(super) fn burst_node(s: &Setting) -> Vec<Row> {
         )
     };
     vec![
+        only(
+            Callback,
+            BurstNode,
+            "command the head node",
+            "ssm:SendCommand",
+            command(s),
+        ),
+        may(BurstNode, "read what it joins with", secret(&s.munge_key())),
+        only(
+            Operator,
+            BurstNode,
+            "change what nodes join with",
+            "ssm:PutParameter",
+            stored(&s.new_key()),
+        ),
         may(BurstNode, "read its own item", item(s, &own)),
         may(BurstNode, "report", send(s, "Reports")),
         refused("read another instance's item", &instance_arn(&s.theirs)),
@@ -89,7 +106,7 @@ pub(super) fn burst_node(s: &Setting) -> Vec<Row> {
             terminated(&[&s.doomed]),
         ),
         only(
-            Owner,
+            Callback,
             BurstNode,
             "read the signing key",
             "ssm:GetParameter",
@@ -107,7 +124,7 @@ pub(super) fn others(s: &Setting) -> Vec<Row> {
         not_known(HeadNode, Stranger, "ask for a resume", send(s, "Resume")),
         not_known(Operator, Stranger, "read the table", get),
         not_known(
-            Owner,
+            Callback,
             Stranger,
             "read the signing key",
             secret(&s.signing_key()),

@@ -2,14 +2,45 @@
 
 use super::{Row, may, only};
 use crate::principals::Principal::{
-    Callback, HeadNode, Launch, Operator, Owner, SsmAgent, Terminate,
+    BurstNode, Callback, HeadNode, Launch, Operator, Owner, SsmAgent, Terminate,
 };
-use crate::requests::{delete, describe, fleet, item, put, receive, run, secret, send, terminated};
+use crate::requests::{
+    command, delete, describe, fleet, item, listed, put, receive, run, secret, send, stored,
+    terminated,
+};
 use crate::setting::{Setting, instance_arn};
 
 pub(super) fn head_node(s: &Setting) -> Vec<Row> {
     let (get, key) = (item(s, &instance_arn(&s.ours)), secret(&s.signing_key()));
     vec![
+        only(
+            Callback,
+            HeadNode,
+            "command itself",
+            "explicit deny",
+            command(s),
+        ),
+        only(
+            Callback,
+            SsmAgent,
+            "command itself",
+            "explicit deny",
+            command(s),
+        ),
+        only(
+            Operator,
+            HeadNode,
+            "store a key",
+            "ssm:PutParameter",
+            stored(&s.new_key()),
+        ),
+        only(
+            BurstNode,
+            HeadNode,
+            "read what nodes join with",
+            "explicit deny",
+            secret(&s.munge_key()),
+        ),
         may(HeadNode, "ask for a resume", send(s, "Resume")),
         may(HeadNode, "ask for a suspend", send(s, "Suspend")),
         may(HeadNode, "report", send(s, "Reports")),
@@ -58,7 +89,7 @@ pub(super) fn head_node(s: &Setting) -> Vec<Row> {
             get,
         ),
         only(
-            Owner,
+            Callback,
             HeadNode,
             "read the signing key",
             "explicit deny",
@@ -66,7 +97,7 @@ pub(super) fn head_node(s: &Setting) -> Vec<Row> {
         ),
         may(SsmAgent, "ask for a resume", send(s, "Resume")),
         only(
-            Owner,
+            Callback,
             SsmAgent,
             "read the signing key",
             "explicit deny",
@@ -77,6 +108,22 @@ pub(super) fn head_node(s: &Setting) -> Vec<Row> {
 
 pub(super) fn operator(s: &Setting) -> Vec<Row> {
     vec![
+        may(Operator, "store a key", stored(&s.new_key())),
+        may(Operator, "list the keys", listed(s)),
+        only(
+            Callback,
+            Operator,
+            "read the signing key",
+            "explicit deny",
+            secret(&s.signing_key()),
+        ),
+        only(
+            Callback,
+            Operator,
+            "command the head node",
+            "ssm:SendCommand",
+            command(s),
+        ),
         may(Operator, "read the table", item(s, "POLICY")),
         may(
             Operator,
