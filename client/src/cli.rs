@@ -45,7 +45,7 @@ enum Command {
     /// Apply one sealed envelope as SlurmUser and acknowledge it: what SSM Run Command runs on the head node
     ///
     /// Started as root it becomes SlurmUser before it reads the envelope, from the environment variable
-    /// SSM_Envelope. An envelope that was applied before is answered again and changes nothing. Prints one line of
+    /// `SSM_Envelope`. An envelope that was applied before is answered again and changes nothing. Prints one line of
     /// JSON.
     Apply(apply::ApplyArguments),
     /// What a burst node does for itself

@@ -78,12 +78,10 @@ fn is_for_good(user: &User) -> bool {
             .iter()
             .all(|uid| *uid == user.uid)
     });
-    let root_uid = Uid::from_raw(0);
-    let root_gid = Gid::from_raw(0);
+    let (root, wheel) = (Uid::from_raw(0), Gid::from_raw(0));
     let is_group = getgid() == user.gid && getegid() == user.gid;
-    let is_root_gone = user.uid.is_root()
-        || (seteuid(root_uid).is_err() && setresuid(root_uid, root_uid, root_uid).is_err());
-    let is_root_group_gone =
-        user.uid.is_root() || user.gid == root_gid || setegid(root_gid).is_err();
+    let is_root_gone =
+        user.uid.is_root() || (seteuid(root).is_err() && setresuid(root, root, root).is_err());
+    let is_root_group_gone = user.uid.is_root() || user.gid == wheel || setegid(wheel).is_err();
     is_all_user && is_group && is_root_gone && is_root_group_gone
 }

@@ -10,7 +10,7 @@ use aws_credential_types::provider::{ProvideCredentials, future};
 use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 
 /// How long what was read counts. Those who keep a file fresh replace credentials long before they expire.
-const READ_AGAIN_AFTER: Duration = Duration::from_secs(5 * 60);
+const READ_AGAIN_AFTER: Duration = Duration::from_mins(5);
 
 /// Reads the file each time it is asked.
 #[derive(Debug)]

@@ -139,7 +139,7 @@ impl Parameters {
             Err(error) if is(&error, "ParameterAlreadyExists") => Err(ParameterError::Exists {
                 name: name.to_owned(),
             }),
-            Err(error) => Err(failed(name, error)),
+            Err(error) => Err(failed(name, &error)),
         }
     }
 
@@ -157,7 +157,7 @@ impl Parameters {
         match call.send().await {
             Ok(answer) => Ok(answer.parameter.and_then(|parameter| parameter.value)),
             Err(error) if is(&error, "ParameterNotFound") => Ok(None),
-            Err(error) => Err(failed(name, error)),
+            Err(error) => Err(failed(name, &error)),
         }
     }
 
@@ -174,7 +174,7 @@ impl Parameters {
                 written: rfc3339(parameter.last_modified_date),
             })),
             Err(error) if is(&error, "ParameterNotFound") => Ok(None),
-            Err(error) => Err(failed(name, error)),
+            Err(error) => Err(failed(name, &error)),
         }
     }
 
@@ -188,7 +188,7 @@ impl Parameters {
             .into_paginator()
             .send();
         while let Some(page) = pages.next().await {
-            let page = page.map_err(|error| failed(path, error))?;
+            let page = page.map_err(|error| failed(path, &error))?;
             for parameter in page.parameters.unwrap_or_default() {
                 listed.push(Listed {
                     name: parameter.name.unwrap_or_default(),
@@ -205,7 +205,7 @@ impl Parameters {
         match self.client.delete_parameter().name(name).send().await {
             Ok(_) => Ok(true),
             Err(error) if is(&error, "ParameterNotFound") => Ok(false),
-            Err(error) => Err(failed(name, error)),
+            Err(error) => Err(failed(name, &error)),
         }
     }
 }
@@ -221,7 +221,7 @@ fn is<E: ProvideErrorMetadata>(error: &SdkError<E>, code: &str) -> bool {
         .is_some_and(|refusal| refusal.code() == Some(code))
 }
 
-fn failed<E>(name: &str, error: SdkError<E>) -> ParameterError
+fn failed<E>(name: &str, error: &SdkError<E>) -> ParameterError
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
 {
@@ -231,7 +231,7 @@ where
             meta.code().unwrap_or("refused"),
             meta.message().unwrap_or("no message")
         ),
-        None => words(&error),
+        None => words(error),
     };
     ParameterError::Service {
         name: name.to_owned(),

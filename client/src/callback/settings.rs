@@ -71,10 +71,10 @@ fn tell(settings: &CallbackSettings) {
 
 fn ids(keys: &[PublicKey]) -> String {
     let ids: Vec<String> = keys.iter().map(|key| key.id().to_string()).collect();
-    match ids.is_empty() {
-        true => "none".to_owned(),
-        false => ids.join(" or "),
+    if ids.is_empty() {
+        return "none".to_owned();
     }
+    ids.join(" or ")
 }
 
 #[cfg(test)]

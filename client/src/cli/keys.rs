@@ -21,10 +21,10 @@ const HINT: &str = "are these operator credentials for this account and region?"
 /// `keys …`
 #[derive(Debug, Subcommand)]
 pub enum KeysCommand {
-    /// Make a key and print its public line for trusted_keys; the first key signs at once
+    /// Make a key and print its public line for `trusted_keys`; the first key signs at once
     ///
     /// The private half is stored in SSM and nowhere else. To replace a key: create, add the line to
-    /// trusted_keys on each head node, rotate, revoke the old key, remove its line.
+    /// `trusted_keys` on each head node, rotate, revoke the old key, remove its line.
     Create(CreateArguments),
     /// Show the keys: which one signs, and which ones this machine's configuration trusts
     List(ListArguments),

@@ -139,7 +139,9 @@ impl Aws {
                     continue;
                 };
                 match name.to_lowercase().as_str() {
-                    "x-amz-target" => operation = value.rsplit('.').next().unwrap().to_owned(),
+                    "x-amz-target" => {
+                        operation = value.rsplit('.').next().unwrap().to_string();
+                    }
                     "content-length" => length = value.trim().parse().unwrap(),
                     _ => {}
                 }

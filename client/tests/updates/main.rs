@@ -3,12 +3,13 @@
 
 mod aws;
 mod head;
+mod keys;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::time::Instant;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use spillway_core::envelope::{ENVELOPE_LIFE_MS, SigningKey, UpdateAction, seal};
 use spillway_core::name::ClusterName;
 
@@ -409,123 +410,6 @@ fn apply_becomes_slurm_user_for_good() {
     let none = head.apply(&sealed).output().unwrap();
     assert!(stderr(&none).contains("there is no such user"), "{none:?}");
     assert_eq!(head.told().len(), 1);
-}
-
-#[test]
-fn keys_are_made_used_and_deleted() {
-    let head = HeadNode::new(&[]);
-    let keys = |arguments: &[&str]| {
-        head.program()
-            .arg("keys")
-            .args(arguments)
-            .env("AWS_ACCESS_KEY_ID", "operator")
-            .env("AWS_SECRET_ACCESS_KEY", "secret")
-            .output()
-            .unwrap()
-    };
-    let create = || {
-        let output = keys(&["create", "--json"]);
-        assert!(output.status.success(), "{output:?}");
-        let made = stdout_json(&output);
-        let text = |key: &str| made[key].as_str().unwrap().to_owned();
-        (text("id"), text("public"), made["active"] == true)
-    };
-    let list = || stdout_json(&keys(&["list", "--json"]));
-    let row = |id: &str| -> Value {
-        let rows = list();
-        let mut rows = rows.as_array().unwrap().iter();
-        rows.find(|row| row["id"] == id)
-            .cloned()
-            .unwrap_or_default()
-    };
-    assert!(String::from_utf8_lossy(&keys(&["list"]).stdout).contains("keys create"));
-    let (first, first_public, is_active) = create();
-    assert!(is_active);
-    let (second, second_public, is_active) = create();
-    assert!(!is_active);
-    let stored = head.aws.parameters();
-    let name = |last: &str| format!("/spillway/try/signing-key/{last}");
-    assert_eq!(stored[&name("active")].value, first);
-    assert_eq!(stored[&name("active")].kind, "String");
-    for (id, public) in [(&first, &first_public), (&second, &second_public)] {
-        let kept = &stored[&name(id)];
-        assert_eq!(kept.kind, "SecureString");
-        let key = SigningKey::from_secret_text(&kept.value).unwrap();
-        assert_eq!(key.public().to_string(), *public);
-        assert_eq!(key.id().to_string(), *id);
-    }
-
-    // Only the first line is in the configuration.
-    head.configure(&[first_public.parse().unwrap()], "both");
-    assert_eq!(
-        (&row(&first)["active"], &row(&first)["trusted_here"]),
-        (&json!(true), &json!(true))
-    );
-    assert_eq!(
-        (&row(&second)["active"], &row(&second)["trusted_here"]),
-        (&json!(false), &json!(false))
-    );
-    assert!(
-        row(&first)["created"]
-            .as_str()
-            .unwrap()
-            .starts_with("2026-")
-    );
-    let missing = keys(&["rotate", "0123456789abcdef"]);
-    assert_eq!(missing.status.code(), Some(1));
-    assert!(
-        stderr(&missing).contains("there is no key 0123456789abcdef"),
-        "{missing:?}"
-    );
-    assert_eq!(keys(&["rotate", "no-id"]).status.code(), Some(2));
-    let active = keys(&["revoke", &first]);
-    assert_eq!(active.status.code(), Some(1));
-    assert!(stderr(&active).contains("keys rotate"), "{active:?}");
-    for _ in 0..2 {
-        let rotated = keys(&["rotate", &second]);
-        assert!(rotated.status.success(), "{rotated:?}");
-        assert!(stderr(&rotated).contains("does not trust"), "{rotated:?}");
-    }
-    assert_eq!(row(&second)["active"], true);
-    let revoked = keys(&["revoke", &first]);
-    assert!(revoked.status.success(), "{revoked:?}");
-    let said = String::from_utf8_lossy(&revoked.stdout).into_owned();
-    assert!(
-        said.contains("is deleted") && said.contains(&first_public),
-        "{said}"
-    );
-    let again = keys(&["revoke", &first]);
-    assert!(again.status.success(), "{again:?}");
-    assert!(
-        String::from_utf8_lossy(&again.stdout).contains("there is no private half"),
-        "{again:?}"
-    );
-    assert!(!head.aws.parameters().contains_key(&name(&first)));
-    assert_eq!(
-        row(&first),
-        json!({"id": first, "created": null, "active": false, "trusted_here": true})
-    );
-
-    // The private halves were shown to nobody and lie in no file.
-    let secrets: Vec<String> = stored
-        .values()
-        .map(|kept| kept.value.clone())
-        .filter(|value| value.len() > 16)
-        .collect();
-    assert_eq!(secrets.len(), 2);
-    let outputs = [keys(&["list"]), keys(&["create"]), revoked, again];
-    let mut seen: Vec<String> = outputs.iter().map(|output| format!("{output:?}")).collect();
-    let files = fs::read_dir(head.path(""))
-        .unwrap()
-        .map(|file| file.unwrap().path());
-    seen.extend(
-        files
-            .filter(|path| path.is_file())
-            .map(|path| String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned()),
-    );
-    for secret in &secrets {
-        assert!(seen.iter().all(|text| !text.contains(secret.as_str())));
-    }
 }
 
 #[test]
