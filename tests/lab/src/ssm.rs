@@ -26,7 +26,7 @@ pub use document::{Document, DocumentError};
 /// What the lab's own service answers; the rest of SSM is the emulator's.
 pub const OPERATIONS: [&str; 2] = ["SendCommand", "GetCommandInvocation"];
 
-/// A command names at most this many nodes (API reference, SendCommand).
+/// A command names at most this many nodes (API reference, `SendCommand`).
 const MAX_NODES: usize = 50;
 /// The least and the most of `TimeoutSeconds` (the same).
 const TIMEOUT_SECONDS: std::ops::RangeInclusive<u64> = 30..=2_592_000;
@@ -114,6 +114,7 @@ impl Ssm {
     }
 
     /// Adds a managed node; gives what its agent receives. While nobody receives, commands to it are not delivered.
+    #[must_use]
     pub fn register(&self, node_id: &str) -> mpsc::UnboundedReceiver<Delivery> {
         let (sender, receiver) = mpsc::unbounded_channel();
         self.lock().nodes.insert(node_id.to_owned(), sender);
@@ -153,9 +154,9 @@ impl Ssm {
         begun
     }
 
-    fn send(&self, ask: SendCommand) -> Result<Value, Refusal> {
+    fn send(&self, ask: &SendCommand) -> Result<Value, Refusal> {
         let mut registry = self.lock();
-        let document = checked(&ask, &registry)?;
+        let document = checked(ask, &registry)?;
         let (parameters, bytes) = document
             .values(&ask.parameters)
             .map_err(|problem| Refusal("InvalidParameters", problem))?;
@@ -283,7 +284,7 @@ async fn answer(State(ssm): State<Ssm>, headers: HeaderMap, body: Bytes) -> Resp
         .and_then(|target| target.to_str().ok());
     let operation = target.and_then(|target| target.rsplit('.').next());
     let answered = match operation {
-        Some("SendCommand") => parsed(&body).and_then(|ask| ssm.send(ask)),
+        Some("SendCommand") => parsed(&body).and_then(|ask| ssm.send(&ask)),
         Some("GetCommandInvocation") => parsed(&body).and_then(|ask| ssm.invocation(&ask)),
         _ => Err(Refusal("UnknownOperationException", String::new())),
     };
@@ -330,7 +331,7 @@ mod tests {
         let mut ask = ask();
         ask[field] = value;
         let ask = serde_json::from_value(ask).unwrap();
-        ssm.send(ask).err().map_or("taken", |refusal| refusal.0)
+        ssm.send(&ask).err().map_or("taken", |refusal| refusal.0)
     }
 
     #[test]
@@ -428,7 +429,7 @@ mod tests {
     #[test]
     fn a_command_is_not_known_at_once() {
         let (ssm, _receiver) = service();
-        let sent = ssm.send(serde_json::from_value(ask()).unwrap()).unwrap();
+        let sent = ssm.send(&serde_json::from_value(ask()).unwrap()).unwrap();
         let ask = GetCommandInvocation {
             command_id: sent["Command"]["CommandId"].as_str().unwrap().to_owned(),
             instance_id: "mi-1".to_owned(),
@@ -438,11 +439,11 @@ mod tests {
             "InvocationDoesNotExist"
         );
         ssm.set(&ask.command_id, "mi-1", |invocation| {
-            invocation.sent -= UNKNOWN_FOR
+            invocation.sent -= UNKNOWN_FOR;
         });
         assert_eq!(ssm.invocation(&ask).unwrap()["StatusDetails"], "Pending");
         ssm.set(&ask.command_id, "mi-1", |invocation| {
-            invocation.sent -= Duration::from_secs(30)
+            invocation.sent -= Duration::from_secs(30);
         });
         assert_eq!(
             ssm.invocation(&ask).unwrap()["StatusDetails"],

@@ -2,6 +2,7 @@
 //! programs write bytes.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -98,7 +99,10 @@ async fn needles(lab: &Lab) -> anyhow::Result<(Vec<Needle>, usize)> {
     }
     let count = secrets.len();
     let needles = secrets.into_iter().flat_map(|(what, bytes)| {
-        let hex = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = bytes.iter().fold(String::new(), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        });
         let forms = [STANDARD.encode(&bytes), URL_SAFE_NO_PAD.encode(&bytes), hex];
         let mut forms: Vec<Vec<u8>> = forms.into_iter().map(String::into_bytes).collect();
         forms.push(bytes);
@@ -115,7 +119,7 @@ async fn needles(lab: &Lab) -> anyhow::Result<(Vec<Needle>, usize)> {
 fn left_in_files(lab: &Lab) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
     let own = BTreeSet::from([lab.head.munge_key_file(), lab.head_credentials()]);
     let mut left = Vec::new();
-    let mut ahead = vec![lab.spec.state.clone(), lab.network.directory().to_owned()];
+    let mut ahead = vec![lab.spec.state.clone(), lab.network.directory().clone()];
     while let Some(directory) = ahead.pop() {
         let entries = fs::read_dir(&directory)
             .with_context(|| format!("look into {}", directory.display()))?;
@@ -138,7 +142,7 @@ fn is_program(path: &Path) -> bool {
     let parts: Vec<_> = path.iter().filter_map(|part| part.to_str()).collect();
     parts.ends_with(&["bin", "spillway"])
         || parts.last() == Some(&"bootstrap")
-        || parts.iter().any(|part| *part == "image")
+        || parts.contains(&"image")
 }
 
 fn content(path: &PathBuf) -> anyhow::Result<Vec<u8>> {

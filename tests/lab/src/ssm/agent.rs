@@ -21,7 +21,7 @@ use crate::process::{Process, bound_command};
 
 /// How many commands the agent runs at a time (its `CommandWorkersLimit`).
 const COMMANDS_AT_ONCE: usize = 5;
-/// What SSM keeps of standard output and of standard error (API reference, GetCommandInvocation).
+/// What SSM keeps of standard output and of standard error (API reference, `GetCommandInvocation`).
 const KEPT_OUTPUT_BYTES: usize = 24_000;
 const KEPT_ERROR_BYTES: usize = 8_000;
 /// The agent's search path, as its systemd unit has it.

@@ -114,6 +114,7 @@ pub fn rows(setting: &Setting) -> Vec<Row> {
         functions::callback(setting),
         functions::report(setting),
         nodes::burst_node(setting),
+        nodes::burst_node_secrets(setting),
         nodes::others(setting),
     ]
     .into_iter()

@@ -22,21 +22,6 @@ pub(super) fn burst_node(s: &Setting) -> Vec<Row> {
         )
     };
     vec![
-        only(
-            Callback,
-            BurstNode,
-            "command the head node",
-            "ssm:SendCommand",
-            command(s),
-        ),
-        may(BurstNode, "read what it joins with", secret(&s.munge_key())),
-        only(
-            Operator,
-            BurstNode,
-            "change what nodes join with",
-            "ssm:PutParameter",
-            stored(&s.new_key()),
-        ),
         may(BurstNode, "read its own item", item(s, &own)),
         may(BurstNode, "report", send(s, "Reports")),
         refused("read another instance's item", &instance_arn(&s.theirs)),
@@ -111,6 +96,27 @@ pub(super) fn burst_node(s: &Setting) -> Vec<Row> {
             "read the signing key",
             "ssm:GetParameter",
             secret(&s.signing_key()),
+        ),
+    ]
+}
+
+/// What a burst node may know and say beside the table and the queues.
+pub(super) fn burst_node_secrets(s: &Setting) -> Vec<Row> {
+    vec![
+        only(
+            Callback,
+            BurstNode,
+            "command the head node",
+            "ssm:SendCommand",
+            command(s),
+        ),
+        may(BurstNode, "read what it joins with", secret(&s.munge_key())),
+        only(
+            Operator,
+            BurstNode,
+            "change what nodes join with",
+            "ssm:PutParameter",
+            stored(&s.new_key()),
         ),
     ]
 }
