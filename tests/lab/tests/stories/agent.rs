@@ -15,16 +15,25 @@ use serde_json::json;
 use spillway_core::hostlist::Hostlist;
 use spillway_lab::faults::Action;
 use spillway_lab::head::Agent;
-use spillway_lab::lab::Lab;
+use spillway_lab::lab::{Lab, LabSpec};
 use tokio::process::Child;
 
-use crate::support::{arm, until};
+use crate::support::{Story, arm, until};
 
 /// The principal of everything that the head node's credentials sign.
 const HEAD_NODE: &str = "head-node";
 
 /// A job that waits for one redelivery or one resend, and for its nodes to join.
 const JOB_SECONDS: u64 = 100;
+
+/// A lab whose updates come by the queue alone: by SSM they would be applied without the agent.
+async fn begin(name: &str, change: impl FnOnce(&mut LabSpec)) -> Story {
+    Story::begin(name, |spec| {
+        spec.update_roads = "queue".to_owned();
+        change(spec);
+    })
+    .await
+}
 
 /// Starts a job that prints its nodes' names. Interactive: slurmctld 22.05 looks only every 30 s whether the nodes of
 /// a batch job have booted.

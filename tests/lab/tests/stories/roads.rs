@@ -11,7 +11,9 @@ use spillway_core::name::{ClusterName, Generation};
 use spillway_lab::lab::{HEAD_NODE_ID, Lab};
 use spillway_lab::ssm::Invocation;
 
-use crate::support::{Story, generation, job_is, node, now_ms, pause, put, submit, until};
+use crate::support::{
+    Story, generation, job_is, node, now_ms, pause, put, signing_key, submit, until,
+};
 
 /// A job on new nodes: slurmctld 22.05 looks only every 30 s whether the nodes of a batch job have booted.
 const JOB_SECONDS: u64 = 110;
@@ -137,7 +139,7 @@ async fn what_is_forged_old_or_another_s_changes_nothing() {
     job_is(&lab, &id, "RUNNING", JOB_SECONDS).await;
     let before = node(&lab, "cloud-0").await;
     let current = generation(&lab, "cloud-0").await;
-    let key = active_key(&lab).await;
+    let key = signing_key(&lab).await;
     let lie = |id: &str, generation: u64, issued_ms: u64| Envelope {
         envelope_id: id.to_owned(),
         issued_ms,
@@ -217,7 +219,7 @@ async fn what_is_forged_old_or_another_s_changes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_key_is_replaced_while_jobs_start() {
     let mut lab = begin("the_key_is_replaced_while_jobs_start", "both").await;
-    let old = active_key(&lab).await;
+    let old = signing_key(&lab).await;
     let first = submit(&lab, "cloud-0,cloud-1", 0).await;
     let created = keys(&lab, &["create", "--json"]).await;
     let created: Value = serde_json::from_str(&created).expect("JSON");
@@ -288,21 +290,6 @@ fn calls(lab: &Lab, principal: &str, operation: &str) -> usize {
     calls
         .filter(|call| call.principal == principal && call.operation == operation)
         .count()
-}
-
-/// The private key that signs, as the account's owner could read it.
-async fn active_key(lab: &Lab) -> SigningKey {
-    let root = lab.cloud.emulator.root();
-    let read = async |last: &str| {
-        let name = format!("/spillway/lab/signing-key/{last}");
-        let ask = json!({"Name": name, "WithDecryption": true});
-        let answer = root.json("ssm", "AmazonSSM.GetParameter", &ask).await;
-        let answer = answer.expect("SSM answers");
-        let value = answer["Parameter"]["Value"].as_str();
-        value.expect("a value").to_owned()
-    };
-    let id = read("active").await;
-    SigningKey::from_secret_text(&read(&id).await).expect("a key")
 }
 
 /// Sends the lab's command as the account's owner; gives its id.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use spillway_core::envelope::SigningKey;
 use spillway_lab::faults::{Action, Fault};
 use spillway_lab::head::NodeView;
 use spillway_lab::lab::{Lab, LabSpec};
@@ -23,7 +24,8 @@ impl Story {
         let state = tempfile::tempdir().expect("a temporary directory");
         let mut spec = LabSpec::new(state.path()).expect("the binaries are built");
         change(&mut spec);
-        let lab = Lab::start(spec, |line| println!("{line}"))
+        // Boxed: the future of a whole lab is large.
+        let lab = Box::pin(Lab::start(spec, |line| println!("{line}")))
             .await
             .expect("the lab starts");
         let logs = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -285,4 +287,19 @@ pub async fn put_aside_after_one_failure(lab: &Lab, queue_output: &str, dead_let
     root.json("sqs", "AmazonSQS.SetQueueAttributes", &body)
         .await
         .expect("SQS answers");
+}
+
+/// The private key that signs, as the account's owner could read it.
+pub async fn signing_key(lab: &Lab) -> SigningKey {
+    let root = lab.cloud.emulator.root();
+    let read = async |last: &str| {
+        let name = format!("/spillway/lab/signing-key/{last}");
+        let ask = json!({"Name": name, "WithDecryption": true});
+        let answer = root.json("ssm", "AmazonSSM.GetParameter", &ask).await;
+        let answer = answer.expect("SSM answers");
+        let value = answer["Parameter"]["Value"].as_str();
+        value.expect("a value").to_owned()
+    };
+    let id = read("active").await;
+    SigningKey::from_secret_text(&read(&id).await).expect("a key")
 }

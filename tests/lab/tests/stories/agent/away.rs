@@ -4,9 +4,9 @@
 use std::net::IpAddr;
 
 use serde_json::{Value, json};
-use spillway_core::envelope::{Envelope, UpdateAction};
+use spillway_core::envelope::{Envelope, UpdateAction, open, seal};
 use spillway_core::hostlist::Hostlist;
-use spillway_core::message::{HEARTBEAT_STALE_MS, Message};
+use spillway_core::message::HEARTBEAT_STALE_MS;
 use spillway_core::name::ClusterName;
 use spillway_core::tag;
 use spillway_lab::faults::Action;
@@ -14,11 +14,11 @@ use spillway_lab::lab::Lab;
 use spillway_world::ec2::InstanceState;
 
 use super::{
-    arm_sqs, disarm, log_lines, log_what_slurmctld_is_told, logged, queue_is_empty, ran,
+    arm_sqs, begin, disarm, log_lines, log_what_slurmctld_is_told, logged, queue_is_empty, ran,
     spool_is_empty, srun, start_agent, times_told,
 };
 use crate::support::{
-    Story, alive, arm, fired, generation, launched_ever, node, now_ms, put, submit, until,
+    alive, arm, fired, generation, launched_ever, node, now_ms, put, signing_key, submit, until,
 };
 
 const AN_HOUR_MS: u64 = 3_600_000;
@@ -31,7 +31,7 @@ const NOBODYS_ADDRESS: &str = "192.0.2.1";
 /// ever said on its queue, and what is due now only by its hello.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_hour_of_deadlines() {
-    let mut lab = Story::begin("agent_an_hour_of_deadlines", |spec| {
+    let mut lab = begin("agent_an_hour_of_deadlines", |spec| {
         spec.resume_timeout_seconds = 40;
         spec.suspend_timeout_seconds = 5;
         spec.suspend_time_seconds = 300;
@@ -120,7 +120,7 @@ async fn an_hour_of_deadlines() {
 /// For longer than the control plane waits for a heartbeat nothing comes or goes; the request had just been sent.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_network_is_away_for_longer_than_a_heartbeat_counts() {
-    let mut lab = Story::begin("agent_the_network_is_away", |spec| {
+    let mut lab = begin("agent_the_network_is_away", |spec| {
         spec.resume_timeout_seconds = 300;
     })
     .await;
@@ -242,15 +242,17 @@ impl Intercepted {
 
 async fn take_all(lab: &Lab) -> Vec<Envelope> {
     let bodies = super::take_all(lab, "UpdatesQueueUrl").await;
+    let trusted = [signing_key(lab).await.public()];
     bodies
         .iter()
-        .map(|body| Message::<Envelope>::parse(body, &cluster(lab)).expect("an envelope"))
+        .map(|body| open(body, &cluster(lab), &trusted).expect("an envelope"))
         .collect()
 }
 
 async fn put_envelope(lab: &Lab, envelope: &Envelope) {
-    let message = Message::new(cluster(lab), envelope.clone()).to_json();
-    put(lab, "UpdatesQueueUrl", &message).await;
+    let key = signing_key(lab).await;
+    let sealed = seal(&cluster(lab), envelope, &key).expect("it fits");
+    put(lab, "UpdatesQueueUrl", &sealed).await;
 }
 
 /// The same a second too late, and with an address that would do harm.

@@ -7,8 +7,8 @@ use nix::sys::signal::Signal;
 use spillway_lab::lab::LabSpec;
 
 use super::{
-    log_lines, log_what_slurmctld_is_told, queue_is_empty, ran, spool_is_empty, srun, start_agent,
-    times_told, wrap_program,
+    begin, log_lines, log_what_slurmctld_is_told, queue_is_empty, ran, spool_is_empty, srun,
+    start_agent, times_told, wrap_program,
 };
 use crate::support::{Story, launched_ever, node};
 
@@ -21,7 +21,7 @@ fn redelivers_soon(spec: &mut LabSpec) {
 /// The agent takes up what a program could not even wake it for.
 #[tokio::test(flavor = "multi_thread")]
 async fn after_fsync_of_the_program() {
-    let lab = Story::begin("agent_after_fsync_of_the_program", |_| {}).await;
+    let lab = begin("agent_after_fsync_of_the_program", |_| {}).await;
     log_what_slurmctld_is_told(&lab).await;
     wrap_program(
         &lab,
@@ -57,7 +57,7 @@ async fn after_acknowledge() {
 
 async fn dies_at(point: &str) {
     let name = format!("agent_dies_{}", point.replace('-', "_"));
-    let mut lab = Story::begin(&name, redelivers_soon).await;
+    let mut lab = begin(&name, redelivers_soon).await;
     log_what_slurmctld_is_told(&lab).await;
     start_agent(&mut lab, &[("SPILLWAY_CRASH_AT", point)]).await;
     let job = srun(&lab, "cloud-0");

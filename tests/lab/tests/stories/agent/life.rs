@@ -7,17 +7,17 @@ use nix::unistd::Pid;
 use spillway_lab::head::Agent;
 
 use super::{
-    log_lines, log_what_slurmctld_is_told, logged, queue_is_empty, ran, spool_is_empty, srun,
-    start_agent, times_told,
+    begin, log_lines, log_what_slurmctld_is_told, logged, queue_is_empty, ran, spool_is_empty,
+    srun, start_agent, times_told,
 };
-use crate::support::{Story, alive, job, job_is, launched_ever, node, submit, until};
+use crate::support::{alive, job, job_is, launched_ever, node, submit, until};
 
 /// systemd waits for 90 s; a person for a moment.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn slurmctld_is_away_when_the_update_comes() {
-    let mut lab = Story::begin("agent_slurmctld_is_away_when_the_update_comes", |spec| {
+    let mut lab = begin("agent_slurmctld_is_away_when_the_update_comes", |spec| {
         spec.function_timeout_seconds = 10;
         spec.queue_visibility_seconds = 12;
     })
@@ -46,7 +46,7 @@ async fn slurmctld_is_away_when_the_update_comes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_ends_a_long_poll_at_once() {
-    let mut lab = Story::begin("agent_sigterm_ends_a_long_poll_at_once", |_| {}).await;
+    let mut lab = begin("agent_sigterm_ends_a_long_poll_at_once", |_| {}).await;
     logged(&lab, &["said hello"], 1).await;
     let pid = Pid::from_raw(lab.agent.pid().expect("the agent runs"));
     let asked = Instant::now();
@@ -78,7 +78,7 @@ async fn sigterm_ends_a_long_poll_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_agent_on_the_spool_refuses() {
-    let lab = Story::begin("agent_a_second_agent_on_the_spool_refuses", |_| {}).await;
+    let lab = begin("agent_a_second_agent_on_the_spool_refuses", |_| {}).await;
     logged(&lab, &["said hello"], 1).await;
     let mut second = Agent::of(&lab.head);
     second.start(&[].into()).expect("it can be started");

@@ -7,11 +7,11 @@ use spillway_lab::faults::{Action, Fault};
 use spillway_lab::lab::Lab;
 
 use super::{
-    HEAD_NODE, arm_sqs, disarm, log_lines, log_what_slurmctld_is_told, logged, no_answer,
+    HEAD_NODE, arm_sqs, begin, disarm, log_lines, log_what_slurmctld_is_told, logged, no_answer,
     queue_is_empty, ran, spool_is_empty, srun, start_agent, times_told, wrap_program,
 };
 use crate::support::{
-    Story, alive, fired, internal_error, job, job_is, launched_ever, node, powered_down, submit,
+    alive, fired, internal_error, job, job_is, launched_ever, node, powered_down, submit,
     submit_with, until,
 };
 
@@ -31,7 +31,7 @@ const OUR_REASON: &str = "spillway: the resume request could not be sent in time
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sqs_is_away_during_resume() {
-    let lab = Story::begin("agent_sqs_is_away_during_resume", |_| {}).await;
+    let lab = begin("agent_sqs_is_away_during_resume", |_| {}).await;
     let times = time_resume_program(&lab);
     let rounds = [("cloud-0", no_answer()), ("cloud-1", internal_error())];
     for (round, (nodes, action)) in (1..).zip(rounds) {
@@ -74,7 +74,7 @@ async fn after_fsync_of_its_own_suspend() {
 }
 
 async fn past_the_deadline(name: &str, crash_at: Option<&str>) {
-    let mut lab = Story::begin(name, |spec| {
+    let mut lab = begin(name, |spec| {
         spec.resume_timeout_seconds = RESUME_TIMEOUT_SECONDS;
     })
     .await;
@@ -144,7 +144,7 @@ async fn past_the_deadline(name: &str, crash_at: Option<&str>) {
 /// The requests arrive, and their answers never: what comes back on the other queue says as much.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_answers_of_sqs_are_lost_past_the_deadline() {
-    let lab = Story::begin("agent_the_answers_of_sqs_are_lost", |spec| {
+    let lab = begin("agent_the_answers_of_sqs_are_lost", |spec| {
         spec.resume_timeout_seconds = RESUME_TIMEOUT_SECONDS;
         // The node stays although it idles.
         spec.suspend_time_seconds = 300;
