@@ -76,7 +76,7 @@ impl JoinSecret {
     }
 
     /// A key of this kind, from the value of its parameter.
-    pub fn from_parameter(
+    pub fn read_parameter(
         self,
         cluster: &ClusterName,
         value: &str,
@@ -136,7 +136,7 @@ mod tests {
                 let key = key.unwrap();
                 let value = key.to_parameter();
                 assert!(value.len() <= 4096, "{secret}: {}", value.len());
-                assert_eq!(secret.from_parameter(&cluster, &value), Ok(key));
+                assert_eq!(secret.read_parameter(&cluster, &value), Ok(key));
             }
             for length in [0, MIN_KEY_BYTES - 1, longest + 1] {
                 secret.key(vec![7; length]).unwrap_err();
@@ -150,7 +150,7 @@ mod tests {
         let key = JoinSecret::MungeKey.key(vec![b'S'; 64]).unwrap();
         assert_eq!(format!("{key:?}"), "KeyBytes(64 bytes)");
         let error = JoinSecret::MungeKey
-            .from_parameter(&cluster, "SSSSSSSS*")
+            .read_parameter(&cluster, "SSSSSSSS*")
             .unwrap_err();
         assert_eq!(
             error.to_string(),

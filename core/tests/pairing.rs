@@ -137,6 +137,7 @@ fn answers() -> Vec<(&'static str, Event, u64)> {
     let g = generation;
     let reason = || "why".to_owned();
     let at = |name, event| (name, event, NOW_MS);
+    let unanswered = |name, attempt| at(name, Event::Unanswered { attempt });
     vec![
         at("its launch brings an instance", launched(5, 1)),
         at("its launch brings another instance", launched(5, 2)),
@@ -218,15 +219,9 @@ fn answers() -> Vec<(&'static str, Event, u64)> {
                 number: 1,
             },
         ),
-        at(
-            "the resend timer of the first attempt",
-            Event::Unanswered { attempt: Some(0) },
-        ),
-        at(
-            "the resend timer of another attempt",
-            Event::Unanswered { attempt: Some(7) },
-        ),
-        at("the agent says hello", Event::Unanswered { attempt: None }),
+        unanswered("the resend timer of the first attempt", Some(0)),
+        unanswered("the resend timer of another attempt", Some(7)),
+        unanswered("the agent says hello", None),
         at(
             "its update is dismissed",
             Event::Dismissed {

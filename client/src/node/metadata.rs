@@ -33,7 +33,7 @@ const NOBODY: &str = "nobody";
 ///
 /// `skuid` is the owner of the socket that sends. A packet of no process's socket has none, and neither comparison
 /// holds for it: the kernel's own last words of a connection pass, but nothing that could open one does, for some
-/// families (AF_SMC) connect for a user by a socket of the kernel's. `forward` is for containers with a network of
+/// families (`AF_SMC`) connect for a user by a socket of the kernel's. `forward` is for containers with a network of
 /// their own.
 const RULES: &str = "\
 table inet spillway

@@ -104,7 +104,7 @@ pub async fn install(
         let Some(value) = parameters.get(&name, Decrypt::Yes).await? else {
             continue;
         };
-        let key = secret.from_parameter(cluster, &value)?;
+        let key = secret.read_parameter(cluster, &value)?;
         let place = Place::of(secret, slurm)?;
         let changed = place.install(&key)?;
         let path = place.path.display();
@@ -287,17 +287,14 @@ mod tests {
     #[test]
     fn network_file_systems_are_known_in_either_sign() {
         use nix::sys::statfs;
-        assert_eq!(
-            network_file_system(statfs::NFS_SUPER_MAGIC.0.into()),
-            Some("nfs")
-        );
+        assert_eq!(network_file_system(statfs::NFS_SUPER_MAGIC.0), Some("nfs"));
         assert_eq!(network_file_system(0xFF53_4D42), Some("cifs"));
         assert_eq!(
             network_file_system(i64::from(0xFF53_4D42_u32.cast_signed())),
             Some("cifs")
         );
         for local in [statfs::TMPFS_MAGIC, statfs::EXT4_SUPER_MAGIC] {
-            assert_eq!(network_file_system(local.0.into()), None);
+            assert_eq!(network_file_system(local.0), None);
         }
     }
 }

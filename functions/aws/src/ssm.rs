@@ -19,7 +19,7 @@ const GET_PARAMETER: &str = "GetParameter";
 
 /// How long a key is used without asking whether it is still the active one. Parameter Store answers 40 calls a second
 /// for the whole account; a rotation waits this long before it revokes the old key.
-const KEY_LIFE: Duration = Duration::from_secs(60);
+const KEY_LIFE: Duration = Duration::from_mins(1);
 
 /// The template makes a new document for each content, so every document has one version.
 const DOCUMENT_VERSION: &str = "1";

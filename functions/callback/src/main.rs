@@ -51,7 +51,8 @@ async fn main() -> Result<(), Error> {
             queues: queues.clone(),
             clock: SystemClock,
         };
-        let work = async |nodes| deliver(control, roads, &nodes).await;
+        // Boxed: the future of a whole delivery is large.
+        let work = async |nodes| Box::pin(deliver(control, roads, &nodes)).await;
         Ok::<DynamoDbEventResponse, Error>(handle_changes(invocation, event.payload, work).await)
     }))
     .await

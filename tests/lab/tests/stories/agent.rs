@@ -29,7 +29,7 @@ const JOB_SECONDS: u64 = 100;
 /// A lab whose updates come by the queue alone: by SSM they would be applied without the agent.
 async fn begin(name: &str, change: impl FnOnce(&mut LabSpec)) -> Story {
     Story::begin(name, |spec| {
-        spec.update_roads = "queue".to_owned();
+        "queue".clone_into(&mut spec.update_roads);
         change(spec);
     })
     .await

@@ -100,13 +100,17 @@ fn tags_tell_of(lab: &Lab, job: &str) -> String {
 
 /// One request id leads from Slurm's call through each function to scontrol.
 async fn logs_follow(lab: &Lab, request_id: &str) {
-    let agent = fs::read_to_string(lab.agent.log_file()).expect("the agent's log");
+    let mut head_node = fs::read_to_string(lab.agent.log_file()).expect("the agent's log");
+    // Whichever road brings an update first: SSM keeps what `spillway apply` writes.
+    for command in lab.ssm.invocations() {
+        head_node.push_str(&command.error);
+    }
     for step in [" resume requested ", " sent ", " address "] {
         assert!(
-            agent
+            head_node
                 .lines()
                 .any(|line| line.contains(step) && line.contains(request_id)),
-            "no{step}line with {request_id} in {agent}"
+            "no{step}line with {request_id} in {head_node}"
         );
     }
     for (function, step) in [("launch", "EC2 launched 2 of 2"), ("callback", "")] {

@@ -58,7 +58,7 @@ async fn by_both_roads_scontrol_runs_once_a_change() {
     let commands = ended(&lab).await;
     assert!(!commands.is_empty(), "SSM was not used");
     assert!(
-        calls(&lab, "head-node", "DeleteMessage") > 0,
+        calls(&lab, "head-node", "DeleteMessageBatch") > 0,
         "nor the queue"
     );
     let text = std::fs::read_to_string(noted).expect("scontrol was called");

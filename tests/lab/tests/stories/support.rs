@@ -13,7 +13,8 @@ use spillway_world::ec2::InstanceState;
 
 /// A lab with a story's name.
 pub struct Story {
-    lab: Option<Lab>,
+    // Boxed, as what starts it: a whole lab is large.
+    lab: Option<Box<Lab>>,
     logs: PathBuf,
     _state: tempfile::TempDir,
 }
@@ -24,7 +25,6 @@ impl Story {
         let state = tempfile::tempdir().expect("a temporary directory");
         let mut spec = LabSpec::new(state.path()).expect("the binaries are built");
         change(&mut spec);
-        // Boxed: the future of a whole lab is large.
         let lab = Box::pin(Lab::start(spec, |line| println!("{line}")))
             .await
             .expect("the lab starts");
@@ -32,7 +32,7 @@ impl Story {
             .join("../../target/stories")
             .join(name);
         Self {
-            lab: Some(lab),
+            lab: Some(Box::new(lab)),
             logs,
             _state: state,
         }
