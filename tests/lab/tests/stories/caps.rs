@@ -16,6 +16,7 @@ use spillway_world::ec2::InstanceState;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
+use crate::support;
 use crate::support::{
     Story, alive, generation, launched_ever, node, now_ms, pause, submit, take, until,
 };
@@ -317,28 +318,7 @@ async fn counted(lab: &Lab, name: &str, count: usize) {
 
 /// What the metric lines of `launch` and `terminate` add up to.
 async fn metric(lab: &Lab, name: &str) -> usize {
-    let mut sum = 0;
-    for function in ["launch", "terminate"] {
-        let group = format!("/aws/lambda/{}-{function}", lab.spec.cluster);
-        let body = json!({"logGroupName": group});
-        let root = lab.cloud.emulator.root();
-        let answer = root
-            .json("logs", "Logs_20140328.FilterLogEvents", &body)
-            .await
-            .expect("the logs answer");
-        for event in answer["events"].as_array().into_iter().flatten() {
-            let lines = event["message"].as_str().unwrap_or_default().lines();
-            for line in lines.filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
-                if line["_aws"].is_object() {
-                    // A count: EMF has it as a float.
-                    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-                    let count = line[name].as_f64().unwrap_or_default() as usize;
-                    sum += count;
-                }
-            }
-        }
-    }
-    sum
+    support::metric(lab, "launch", name).await + support::metric(lab, "terminate", name).await
 }
 
 /// How many nodes have an item.

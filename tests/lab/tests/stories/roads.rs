@@ -1,7 +1,7 @@
 //! The roads home: updates come by SSM alone, by the queue alone, by both; and what is forged, old or comes twice
 //! changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
@@ -12,11 +12,14 @@ use spillway_lab::lab::{HEAD_NODE_ID, Lab};
 use spillway_lab::ssm::Invocation;
 
 use crate::support::{
-    Story, generation, job_is, node, now_ms, pause, put, signing_key, submit, until,
+    Story, generation, job_is, metric, node, now_ms, pause, put, signing_key, submit, until,
 };
 
 /// A job on new nodes: slurmctld 22.05 looks only every 30 s whether the nodes of a batch job have booted.
 const JOB_SECONDS: u64 = 110;
+
+/// Instances that stay pending for longer than any story.
+const FOR_EVER_MS: u64 = 3_600_000;
 
 async fn begin(name: &str, roads: &str) -> Story {
     let roads = roads.to_owned();
@@ -82,7 +85,6 @@ async fn by_both_roads_scontrol_runs_once_a_change() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_addresses_come_by_ssm_alone() {
     const NODES: u32 = 1_000;
-    const FOR_EVER_MS: u64 = 3_600_000;
     let lab = Story::begin("a_thousand_addresses_come_by_ssm_alone", |spec| {
         spec.update_roads = "ssm".to_owned();
         spec.nodes = NODES;
@@ -101,18 +103,15 @@ async fn a_thousand_addresses_come_by_ssm_alone() {
     until("slurmctld has every address", 400, async || {
         let nodes = lab.head.scontrol(&["-o", "show", "nodes"]).await.ok()?;
         let told: BTreeMap<&str, &str> = nodes.lines().filter_map(name_and_address).collect();
-        let launched: BTreeMap<String, String> = lab.ec2.with(|ec2, _| {
-            let instances = ec2.instances();
-            let named = instances.filter_map(|i| {
-                let name = i.tags.get("Name")?;
-                Some((name.clone(), i.private_ip?.to_string()))
-            });
-            named.collect()
+        let told: BTreeSet<&str> = told.into_values().collect();
+        let launched: BTreeSet<String> = lab.ec2.with(|ec2, _| {
+            let addresses = ec2.instances().filter_map(|i| i.private_ip);
+            addresses.map(|address| address.to_string()).collect()
         });
-        let right = launched
+        let is_told = launched
             .iter()
-            .filter(|(name, address)| told.get(name.as_str()) == Some(&address.as_str()));
-        (right.count() == NODES as usize).then_some(())
+            .all(|address| told.contains(address.as_str()));
+        (launched.len() == NODES as usize && is_told).then_some(())
     })
     .await;
     println!("{NODES} addresses in {} ms", now_ms() - begun);
@@ -182,19 +181,12 @@ async fn what_is_forged_old_or_another_s_changes_nothing() {
             "not-yet-valid",
             sealed(&own, &lie("early", current, now + 3_600_000), &key),
         ),
-        ("", sealed(&own, &lie("stale", current - 1, now), &key)),
+        ("stale", sealed(&own, &lie("stale", current - 1, now), &key)),
     ] {
         put(&lab, "UpdatesQueueUrl", &text).await;
-        let command = send_command(&lab, &text).await;
-        let what = format!("{reason} comes by SSM");
-        let ran = until(&what, 60, async || {
-            let mut all = lab.ssm.invocations().into_iter();
-            let own = all.find(|known| known.command_id == command)?;
-            (!["Pending", "InProgress"].contains(&own.status)).then_some(own)
-        })
-        .await;
-        let said = format!("{}{}", ran.output, ran.error);
-        assert!(said.contains(reason), "{reason}: {ran:?}");
+        let ran = command_ended(&lab, &text).await;
+        let written = format!("{}{}", ran.output, ran.error);
+        assert!(written.contains(reason), "{reason}: {ran:?}");
     }
     pause(5).await;
     let after = node(&lab, "cloud-0").await;
@@ -236,23 +228,124 @@ async fn the_key_is_replaced_while_jobs_start() {
     pause(65).await;
     keys(&lab, &["revoke", &old.id().to_string()]).await;
     trust(&mut lab, &format!("{old_line}\", \"{public}"), public);
-    let third = submit(&lab, "cloud-4", 0).await;
-    job_is(&lab, &third, "COMPLETED", JOB_SECONDS).await;
-    let envelope = Envelope {
-        envelope_id: "late".to_owned(),
-        issued_ms: now_ms(),
-        expires_ms: now_ms() + 60_000,
-        updates: Vec::new(),
+    let third = submit(&lab, "cloud-4", 600).await;
+    job_is(&lab, &third, "RUNNING", JOB_SECONDS).await;
+    let before = node(&lab, "cloud-4").await;
+    let fail = UpdateAction::Fail {
+        reason: "a lie".to_owned(),
     };
+    let envelope = said(
+        "late",
+        "cloud-4",
+        generation(&lab, "cloud-4").await,
+        99,
+        fail,
+    );
     let cluster = ClusterName::new("lab").expect("a name");
     let late = seal(&cluster, &envelope, &old).expect("sealed");
     put(&lab, "UpdatesQueueUrl", &late).await;
     until("the revoked key is refused", 60, async || {
         let log = std::fs::read_to_string(lab.agent.log_file()).ok()?;
-        (log.contains("unknown-key") || log.contains("not trusted")).then_some(())
+        log.contains("unknown-key").then_some(())
     })
     .await;
+    assert_eq!(before, node(&lab, "cloud-4").await);
+    job_is(&lab, &third, "RUNNING", 1).await;
     lab.end().await;
+}
+
+/// An envelope issued now, with one update.
+fn said(id: &str, node: &str, generation: u64, number: u64, action: UpdateAction) -> Envelope {
+    Envelope {
+        envelope_id: id.to_owned(),
+        issued_ms: now_ms(),
+        expires_ms: now_ms() + 600_000,
+        updates: vec![Update {
+            nodes: node.to_owned(),
+            generation: Generation::new(generation).expect("a generation"),
+            number,
+            request_id: None,
+            action,
+        }],
+    }
+}
+
+/// Envelopes of ours in the wrong order, by both roads at the same time, and again: each change is told once, and the
+/// last one stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn swapped_and_repeated_envelopes_are_told_once() {
+    let mut lab = Story::begin("swapped_and_repeated_envelopes_are_told_once", |spec| {
+        spec.resume_timeout_seconds = 600;
+    })
+    .await;
+    // The node stays on its way up: its address may be told again and again.
+    lab.ec2.with(|ec2, _| ec2.settings.pending_ms = FOR_EVER_MS);
+    let noted = note_scontrol(&mut lab).await;
+    submit(&lab, "cloud-0", 0).await;
+    let at = async |address: &str| node(&lab, "cloud-0").await.node_addr == address;
+    until("the node has its instance's address", 60, async || {
+        (generation(&lab, "cloud-0").await > 0 && !at("cloud-0").await).then_some(())
+    })
+    .await;
+    let current = generation(&lab, "cloud-0").await;
+    let key = signing_key(&lab).await;
+    let own = ClusterName::new("lab").expect("a name");
+    let address = |id: &str, number: u64, address: &str| {
+        let addresses = vec![address.parse().expect("an address")];
+        let action = UpdateAction::Address { addresses };
+        seal(&own, &said(id, "cloud-0", current, number, action), &key).expect("sealed")
+    };
+    let [first, second, third] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
+
+    put(&lab, "UpdatesQueueUrl", &address("second", 51, second)).await;
+    until("the second is told", 30, async || {
+        at(second).await.then_some(())
+    })
+    .await;
+    let swapped = address("first", 50, first);
+    put(&lab, "UpdatesQueueUrl", &swapped).await;
+    let ran = command_ended(&lab, &swapped).await;
+    assert!(ran.output.contains("stale"), "{ran:?}");
+    assert!(at(second).await);
+
+    let both = address("third", 60, third);
+    let ((), ran) = tokio::join!(
+        put(&lab, "UpdatesQueueUrl", &both),
+        command_ended(&lab, &both)
+    );
+    assert_eq!(ran.status, "Success", "{ran:?}");
+    assert!(at(third).await);
+
+    // By the queue once more: nobody but a replayer sends it in a second message.
+    put(&lab, "UpdatesQueueUrl", &both).await;
+    until("the replay is counted", 90, async || {
+        let log = std::fs::read_to_string(lab.agent.log_file()).ok()?;
+        (log.contains("replayed") && metric(&lab, "report", "EnvelopesRefused").await > 0)
+            .then_some(())
+    })
+    .await;
+    assert!(at(third).await);
+    let calls = std::fs::read_to_string(noted).expect("scontrol was called");
+    let told = |address: &str| {
+        let argument = format!("NodeAddr={address}");
+        calls
+            .lines()
+            .filter(|line| line.contains(&argument))
+            .count()
+    };
+    assert_eq!([first, second, third].map(told), [0, 1, 1], "{calls}");
+    lab.end().await;
+}
+
+/// Sends the command and waits for its end.
+async fn command_ended(lab: &Lab, envelope: &str) -> Invocation {
+    let command = send_command(lab, envelope).await;
+    until("the command has ended", 60, async || {
+        let mut all = lab.ssm.invocations().into_iter();
+        let own = all.find(|known| known.command_id == command)?;
+        (!["Pending", "InProgress"].contains(&own.status)).then_some(own)
+    })
+    .await
 }
 
 /// Puts one text for another in the configuration; the agent notices by itself.

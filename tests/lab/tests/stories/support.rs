@@ -303,3 +303,27 @@ pub async fn signing_key(lab: &Lab) -> SigningKey {
     let id = read("active").await;
     SigningKey::from_secret_text(&read(&id).await).expect("a key")
 }
+
+/// What the metric lines of a function add up to.
+pub async fn metric(lab: &Lab, function: &str, name: &str) -> usize {
+    let mut sum = 0;
+    let group = format!("/aws/lambda/{}-{function}", lab.spec.cluster);
+    let body = json!({"logGroupName": group});
+    let root = lab.cloud.emulator.root();
+    let answer = root
+        .json("logs", "Logs_20140328.FilterLogEvents", &body)
+        .await
+        .expect("the logs answer");
+    for event in answer["events"].as_array().into_iter().flatten() {
+        let lines = event["message"].as_str().unwrap_or_default().lines();
+        for line in lines.filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
+            if line["_aws"].is_object() {
+                // A count: EMF has it as a float.
+                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+                let count = line[name].as_f64().unwrap_or_default() as usize;
+                sum += count;
+            }
+        }
+    }
+    sum
+}
