@@ -47,3 +47,10 @@ pub fn load_client(path: &Path) -> Result<ClientConfig, LoadError> {
     let text = files::read(path)?;
     Ok(ClientConfig::parse(&text, &path.display().to_string())?)
 }
+
+/// The same for a program that Slurm calls, which needs nothing of `[callback]`.
+pub fn load_for_program(path: &Path) -> Result<ClientConfig, LoadError> {
+    let text = files::read(path)?;
+    let file = path.display().to_string();
+    Ok(ClientConfig::parse_without_callback(&text, &file)?)
+}

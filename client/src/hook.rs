@@ -94,7 +94,7 @@ pub fn run(program: Program, arguments: &[String]) -> ExitCode {
         Program::Resume => resume_file::read(),
         Program::Suspend | Program::ResumeFail => Ok(None),
     };
-    let (error, spool) = match config::load_client(&config::default_file()) {
+    let (error, spool) = match config::load_for_program(&config::default_file()) {
         Ok(config) => match act(program, arguments, &resume_file, &config, start) {
             Ok(()) => return ExitCode::SUCCESS,
             Err(error) => (error, Some(config.spool_directory)),

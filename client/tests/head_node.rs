@@ -504,3 +504,24 @@ fn a_resume_that_cannot_be_sent_in_time_becomes_a_suspend_and_a_reason() {
     std::thread::sleep(Duration::from_millis(1500));
     assert_eq!(head.requests(), before);
 }
+
+/// An operator changes keys while jobs run: a slip in it costs no request.
+#[test]
+fn a_request_is_kept_whatever_is_in_callback() {
+    let head = HeadNode::new(refusing_port(), 60);
+    let site = fs::read_to_string(head.path("spillway.toml")).unwrap();
+    for (count, slip) in [
+        "trusted_keys = [\"ed25519:half\"]",
+        "roads = 7",
+        "keys = []",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let text = format!("{site}\n[callback]\n{slip}\n");
+        fs::write(head.path("spillway.toml"), text).unwrap();
+        let output = head.run("spillway-suspend", "cloud1");
+        assert!(output.status.success(), "{}", stderr(&output));
+        assert_eq!(head.requests().len(), count + 1);
+    }
+}

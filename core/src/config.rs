@@ -51,6 +51,19 @@ impl ClientConfig {
     pub fn parse(text: &str, file: &str) -> Result<Self, ConfigErrors> {
         let located = |problems| error::locate(problems, text, file, |_| 0..0);
         let document = read::Document::parse(text).map_err(located)?;
+        Self::of(&document, text, file)
+    }
+
+    /// The same as if there were no `[callback]`, for the programs that slurmctld runs: while an operator changes
+    /// keys, a slip there must not cost a request.
+    pub fn parse_without_callback(text: &str, file: &str) -> Result<Self, ConfigErrors> {
+        let located = |problems| error::locate(problems, text, file, |_| 0..0);
+        let mut document = read::Document::parse(text).map_err(located)?;
+        document.leave_out("callback");
+        Self::of(&document, text, file)
+    }
+
+    fn of(document: &read::Document<'_>, text: &str, file: &str) -> Result<Self, ConfigErrors> {
         let client = document.read().and_then(check::check_client);
         client
             .map_err(|problems| error::locate(problems, text, file, |path| document.span_of(path)))

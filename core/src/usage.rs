@@ -68,10 +68,16 @@ struct Held(
     u32,
     /// Since which minute.
     u64,
-    /// 1 once the nodes for which no instance came were given back.
+    /// [`SETTLED`] and [`COMPARED`].
     #[serde(default, skip_serializing_if = "is_zero")]
     u8,
 );
+
+/// The nodes for which no instance came were given back.
+const SETTLED: u8 = 1;
+/// What EC2 shows was taken for what is held: an instance that ends later may have been gone already then, and is
+/// not given back a second time. The next comparison sees it.
+const COMPARED: u8 = 2;
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
 fn is_zero(number: &u8) -> bool {
@@ -122,7 +128,10 @@ impl Usage {
 
     /// `count` instances of a launch were terminated. To be called once for each of them.
     pub fn end(&mut self, launch: &LaunchKey, group: &NodeGroupName, count: u32) {
-        if let Some(held) = self.held(launch, group) {
+        if let Some(held) = self
+            .held(launch, group)
+            .filter(|held| held.2 & COMPARED == 0)
+        {
             held.0 = held.0.saturating_sub(count);
         }
         self.drop_empty();
@@ -143,7 +152,7 @@ impl Usage {
         if planned == launched {
             return false;
         }
-        held.2 = 1;
+        held.2 |= SETTLED;
         held.0 = (held.0 + launched).saturating_sub(planned);
         let minute = held.1;
         if let Some(count) = self.launched.get_mut(&minute) {
@@ -177,7 +186,10 @@ impl Usage {
             for (launch, held) in &mut group.launches {
                 if held.1 + BELIEVED_MINUTES <= now {
                     let live = seen.get(&(launch.clone(), name)).copied().unwrap_or(0);
-                    held.0 = held.0.min(live);
+                    if live < held.0 {
+                        held.0 = live;
+                        held.2 |= COMPARED;
+                    }
                 }
             }
         }

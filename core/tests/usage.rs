@@ -211,6 +211,21 @@ fn ec2_corrects_launches_whose_life_is_over_and_no_others() {
     assert_eq!(usage.compare([], later_ms), 0);
 }
 
+/// Of two instances one has ended by itself and EC2 shows one. That the ended one is let go later, with Slurm's next
+/// call for its node, does not free the place of the one that runs.
+#[test]
+fn what_ec2_no_longer_showed_is_not_given_back_again() {
+    let policy = policy("max_nodes = 8\nlaunches_per_hour = 100\n");
+    let (cpu, mut usage) = (group("cpu"), Usage::default());
+    let later_ms = NOW_MS + LAUNCH_LIFE_MS + 15 * 60_000;
+    reserve(&mut usage, 1, "cloud[001-002]", &policy);
+    assert_eq!(usage.compare([(&launch(1), &cpu)], later_ms), 1);
+    usage.end(&launch(1), &cpu, 1);
+    assert_eq!(usage.nodes(), 1);
+    assert_eq!(usage.compare([], later_ms), 1);
+    assert_eq!(usage.nodes(), 0);
+}
+
 #[test]
 fn nodes_of_no_policy_are_told_up_to_a_bound_an_hour() {
     let mut usage = Usage::default();

@@ -166,7 +166,8 @@ impl Memory {
                 self.take_in(node, history, now_ms);
             }
         }
-        for (envelope_id, theirs) in stored.seen {
+        let unexpired = stored.seen.into_iter();
+        for (envelope_id, theirs) in unexpired.filter(|(_, seen)| seen.expires_ms > now_ms) {
             match self.envelopes.entry(envelope_id) {
                 Entry::Vacant(place) => {
                     place.insert(theirs);
@@ -200,7 +201,9 @@ impl Memory {
             return Ok(());
         }
         let _lock = self.lock()?;
-        self.refresh(now_ms())?;
+        let now_ms = now_ms();
+        self.refresh(now_ms)?;
+        self.envelopes.retain(|_, seen| seen.expires_ms > now_ms);
         let mut by_history: BTreeMap<NodeHistory, Vec<&NodeName>> = BTreeMap::new();
         for (node, history) in &self.nodes {
             by_history.entry(*history).or_default().push(node);

@@ -8,7 +8,7 @@ use spillway_core::config::{CallbackSettings, NO_TRUSTED_KEYS};
 use spillway_core::envelope::PublicKey;
 use tracing::{error, info, warn};
 
-use crate::config::load_client;
+use crate::config::{LoadError, load_client};
 use crate::files::{self, Identity};
 
 /// `[callback]` of a file that may change.
@@ -51,10 +51,16 @@ impl Settings {
                 tell(&read.settings);
             }
             Ok(_) => {}
-            Err(error) => error!(
-                "{error}; until that is mended, the keys that were trusted before are: {}",
-                ids(&read.settings.trusted_keys)
-            ),
+            Err(error) => {
+                error!(
+                    "{error}; until that is mended, the keys that were trusted before are: {}",
+                    ids(&read.settings.trusted_keys)
+                );
+                // What could not be read may be readable next time without having changed.
+                if matches!(error, LoadError::File(_)) {
+                    read.identity = None;
+                }
+            }
         }
         read.settings.clone()
     }

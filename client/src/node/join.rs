@@ -210,6 +210,10 @@ impl Join<'_> {
         if let Err(error) = Record::new(self.options, serving).store(&self.options.record) {
             warn!("`spillway node check` will refuse: {error:#}");
         }
+        // Once more: a service that started late may have replaced the rules meanwhile.
+        if let Outcome::Failed { reason, .. } = metadata::check().await {
+            return Err(Stop::Failed(reason));
+        }
         let failed = |error: super::slurmd::SlurmdError| Stop::Failed(error.to_string());
         let options = &self.options.slurmd_options;
         let slurmd = Slurmd::start(&self.slurm, settings, &serving.node, options)

@@ -109,7 +109,8 @@ pub async fn install(
         let changed = place.install(&key)?;
         let path = place.path.display();
         info!("{path} is that of parameter {name}, changed: {changed}");
-        if changed && secret == JoinSecret::MungeKey {
+        // Also where the key was there: a try that was cut off may have written it and not come to this.
+        if secret == JoinSecret::MungeKey {
             restart_munged().await?;
         }
     }

@@ -48,6 +48,11 @@ impl<'a> Document<'a> {
         Err(errors.iter().take(MAX_PROBLEMS).map(problem).collect())
     }
 
+    /// Forgets a table of the file, whatever is in it.
+    pub fn leave_out(&mut self, key: &str) {
+        self.root.get_mut().remove(key);
+    }
+
     /// Reads the whole file; all errors of form.
     pub fn read(&self) -> Result<SiteFile, Vec<Problem>> {
         let schema = schema(true);

@@ -10,6 +10,7 @@ use spillway_core::envelope::{KeyId, SigningKey};
 use spillway_core::message::CommandSent;
 use spillway_core::name::ClusterName;
 use tokio::sync::Mutex;
+use tracing::warn;
 
 use crate::classify;
 use crate::sdk::{SdkConfig, SsmClient};
@@ -20,6 +21,8 @@ const GET_PARAMETER: &str = "GetParameter";
 /// How long a key is used without asking whether it is still the active one. Parameter Store answers 40 calls a second
 /// for the whole account; a rotation waits this long before it revokes the old key.
 const KEY_LIFE: Duration = Duration::from_mins(1);
+/// How long a key goes on signing while Parameter Store cannot be asked: its limit of calls is the whole account's.
+const KEY_GRACE: Duration = Duration::from_mins(10);
 
 /// The template makes a new document for each content, so every document has one version.
 const DOCUMENT_VERSION: &str = "1";
@@ -98,9 +101,20 @@ impl Keys for SsmKeys {
         {
             return Ok(Arc::clone(key));
         }
-        let key = Arc::new(self.read().await?);
-        *last = Some((Instant::now(), Arc::clone(&key)));
-        Ok(key)
+        match (self.read().await, last.as_ref()) {
+            (Ok(key), _) => {
+                let key = Arc::new(key);
+                *last = Some((Instant::now(), Arc::clone(&key)));
+                Ok(key)
+            }
+            (Err(fault), Some((read_at, key)))
+                if fault.is_passing() && read_at.elapsed() < KEY_GRACE =>
+            {
+                warn!(%fault, "the key that was read before goes on signing");
+                Ok(Arc::clone(key))
+            }
+            (Err(fault), _) => Err(fault),
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 
 use crate::command;
 use crate::fault::Fault;
-use crate::names::{NamesError, distinct};
+use crate::names::{MAX_NAMES, NamesError, distinct};
 use crate::pairings::{Applied, apply, ask_termination, released};
 use crate::ports::{Clock, CommandOutcomes, Control, MAX_DELAY_SECONDS, Queues, Table};
 use crate::record::{HeartbeatRecord, NodeStatesRecord};
@@ -70,6 +70,7 @@ async fn acknowledged<T: Table, Q: Queues, C: Clock>(
     acknowledge: Acknowledge,
 ) -> Result<Tally, ReportError> {
     let mut tally = Tally::default();
+    let mut names = 0;
     for result in acknowledge.results {
         let (generation, number) = (result.generation, result.number);
         let event = match &result.outcome {
@@ -85,6 +86,10 @@ async fn acknowledged<T: Table, Q: Queues, C: Clock>(
             }
         };
         let nodes = distinct(&result.nodes)?;
+        names += nodes.len();
+        if names > MAX_NAMES {
+            return Err(NamesError::TooMany { names }.into());
+        }
         let applied = apply(
             control,
             nodes
@@ -282,7 +287,7 @@ async fn deadline_passed<T: Table, Q: Queues, C: Clock>(
     let mut tally = Tally::default();
     let now_ms = control.clock.now_ms();
     let left_ms = timer.deadline_ms.saturating_sub(now_ms);
-    if now_ms > timer.deadline_ms + LATE_TIMER_MS && !timer.put_back {
+    if now_ms > timer.deadline_ms.saturating_add(LATE_TIMER_MS) && !timer.put_back {
         warn!(generation = %timer.generation, nodes = timer.nodes, "the join timer is late; reports that wait go first");
         let timer = JoinDeadline {
             put_back: true,
