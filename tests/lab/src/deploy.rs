@@ -140,6 +140,8 @@ impl Deployment<'_> {
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
             .env("HOME", self.state)
+            // It leaves its temporary directories where it made them.
+            .env("TMPDIR", self.state)
             .env("AWS_ENDPOINT_URL", self.endpoint_url)
             .env("AWS_CA_BUNDLE", &self.certificates.bundle)
             .env("AWS_ACCESS_KEY_ID", ROOT_KEY)
