@@ -109,37 +109,20 @@ impl Slurm {
 
     /// The jobs that wait for nodes, as lines of the jobs file.
     pub async fn waiting_jobs(&self) -> Result<String, SlurmError> {
-        let format = format!("--format={}", jobs_file::SQUEUE_FORMAT);
-        self.run(
-            "squeue",
-            &[
-                "--noheader",
-                "--all",
-                "--array",
-                "--states=PENDING,CONFIGURING",
-                &format,
-            ],
-        )
-        .await
+        self.squeue(&["--states=PENDING,CONFIGURING"]).await
     }
 
     /// Those of `ids` that slurmctld still knows, whatever their state, as lines of the jobs file.
     pub async fn jobs(&self, ids: &[&JobId]) -> Result<String, SlurmError> {
         let ids: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
         let ids = format!("--jobs={}", ids.join(","));
+        self.squeue(&["--states=all", &ids]).await
+    }
+
+    async fn squeue(&self, which: &[&str]) -> Result<String, SlurmError> {
         let format = format!("--format={}", jobs_file::SQUEUE_FORMAT);
-        self.run(
-            "squeue",
-            &[
-                "--noheader",
-                "--all",
-                "--array",
-                "--states=all",
-                &ids,
-                &format,
-            ],
-        )
-        .await
+        let arguments = [&["--noheader", "--all", "--array", &format], which].concat();
+        self.run("squeue", &arguments).await
     }
 
     /// `slurm-wlm 22.05.8` and the like, the number only.

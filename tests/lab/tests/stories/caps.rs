@@ -231,7 +231,7 @@ async fn none_runs(lab: &Lab) {
     // The caps hear of it after EC2.
     until("the caps are free again", 30, async || {
         let key = json!({"pk": {"S": format!("USAGE#{}", lab.spec.cluster)}});
-        let usage = item(lab, &key).await;
+        let usage = support::item(lab, &key).await;
         (usage["nodes"]["N"].as_str() == Some("0")).then_some(())
     })
     .await;
@@ -335,15 +335,4 @@ async fn node_items(lab: &Lab) -> usize {
         .expect("the table answers");
     let count = answer["Count"].as_u64().expect("a number");
     usize::try_from(count).expect("a small one")
-}
-
-async fn item(lab: &Lab, key: &Value) -> Value {
-    let table = lab.output("TableName").expect("the stack has a table");
-    let body = json!({"TableName": table, "Key": key, "ConsistentRead": true});
-    let root = lab.cloud.emulator.root();
-    let mut answer = root
-        .json("dynamodb", "DynamoDB_20120810.GetItem", &body)
-        .await
-        .expect("the table answers");
-    answer["Item"].take()
 }

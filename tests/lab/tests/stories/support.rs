@@ -208,6 +208,11 @@ pub async fn fired(lab: &Lab, id: &str, times: u64) {
 /// Our record of a node as the table holds it, in DynamoDB's JSON; null if there is none.
 pub async fn record(lab: &Lab, name: &str) -> Value {
     let key = json!({"pk": {"S": format!("NODE#{}#{name}", lab.spec.cluster)}});
+    item(lab, &key).await
+}
+
+/// An item of the table, in DynamoDB's JSON; null if there is none.
+pub async fn item(lab: &Lab, key: &Value) -> Value {
     let table = lab.output("TableName").expect("the stack has a table");
     let body = json!({"TableName": table, "Key": key, "ConsistentRead": true});
     let root = lab.cloud.emulator.root();
