@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::name::{Generation, RequestId};
+use crate::name::{Generation, JobId, NodeGroupName, RequestId};
 
 mod key;
 mod seal;
@@ -50,6 +50,32 @@ pub struct Update {
     pub request_id: Option<RequestId>,
     /// What to do.
     pub action: UpdateAction,
+    /// What the jobs that wait for the nodes are told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<JobNote>,
+}
+
+/// A remark for jobs, appended to their `AdminComment`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub struct JobNote {
+    /// At most [`MAX_NOTE_JOBS`].
+    pub jobs: Vec<JobId>,
+    /// At most [`MAX_REASON_CHARS`].
+    pub text: String,
+}
+
+/// How many jobs one update speaks to: each takes a call of scontrol on the head node.
+pub const MAX_NOTE_JOBS: usize = 20;
+
+/// Nodes of an exhausted node group that are not to be offered again for a while.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub struct CoolOff {
+    /// Which group.
+    pub node_group: NodeGroupName,
+    /// Hostlist of the whole group; only those that are powered down are kept back.
+    pub nodes: String,
+    /// Until when, Unix milliseconds.
+    pub until_ms: u64,
 }
 
 /// What slurmctld is told.
@@ -66,5 +92,8 @@ pub enum UpdateAction {
     Fail {
         /// For `Reason=`, at most [`MAX_REASON_CHARS`].
         reason: String,
+        /// The node group has no capacity: its powered-down nodes rest.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cool_off: Option<CoolOff>,
     },
 }

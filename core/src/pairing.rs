@@ -7,7 +7,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::name::{Generation, InstanceId, NodeName, RequestId};
+use crate::envelope::JobNote;
+use crate::name::{Generation, InstanceId, NodeGroupName, NodeName, RequestId};
 
 mod transition;
 
@@ -94,6 +95,9 @@ pub struct DueUpdate {
     pub attempt: u32,
     /// What.
     pub action: DueAction,
+    /// What the jobs that wait for the node are told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<JobNote>,
 }
 
 /// The content of an update of one node.
@@ -109,7 +113,19 @@ pub enum DueAction {
     Fail {
         /// For `Reason=`.
         reason: String,
+        /// Its node group has no capacity until then.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cool_off: Option<DueCoolOff>,
     },
+}
+
+/// A node group that is not to be tried for a while.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct DueCoolOff {
+    /// Which.
+    pub node_group: NodeGroupName,
+    /// Until when, Unix milliseconds.
+    pub until_ms: u64,
 }
 
 /// What happened to a node.
@@ -139,6 +155,8 @@ pub enum Event {
         instance: InstanceId,
         /// Its private address.
         address: IpAddr,
+        /// What the node's jobs are told of how it was launched.
+        note: Option<JobNote>,
     },
     /// A launch gave up on the node.
     NotLaunched {
@@ -146,6 +164,10 @@ pub enum Event {
         launch: LaunchKey,
         /// For `Reason=`.
         reason: String,
+        /// The node's group is not to be tried for a while.
+        cool_off: Option<DueCoolOff>,
+        /// What the node's jobs are told.
+        note: Option<JobNote>,
     },
     /// The instance reports that slurmctld took its registration.
     Ready {

@@ -25,8 +25,10 @@ fn envelope(reason: &str) -> Envelope {
             generation: Generation::new(7).unwrap(),
             number: 1,
             request_id: None,
+            note: None,
             action: UpdateAction::Fail {
                 reason: reason.to_owned(),
+                cool_off: None,
             },
         }],
     }

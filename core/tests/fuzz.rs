@@ -61,6 +61,7 @@ fn real_envelopes() -> Vec<String> {
             generation: Generation::new(1_790_000_000_000_000).unwrap(),
             number: number as u64 + 1,
             request_id: None,
+            note: None,
             action: UpdateAction::Address {
                 addresses: vec![[10, 0, 0, 1].into(), [10, 0, 0, 2].into()],
             },

@@ -55,6 +55,16 @@ fn launched(by: u64, id: u64) -> Event {
         launch: launch(by),
         instance: instance(id),
         address: address(1),
+        note: None,
+    }
+}
+
+fn not_launched(by: u64, reason: &str) -> Event {
+    Event::NotLaunched {
+        launch: launch(by),
+        reason: reason.to_owned(),
+        cool_off: None,
+        note: None,
     }
 }
 
@@ -75,10 +85,7 @@ fn after(events: &[Event]) -> Pairing {
 /// Each state a node can be in, reached as it is in life. Generation 5 is the one last accepted.
 fn states() -> Vec<(&'static str, Pairing)> {
     let requested = resume(5);
-    let not_launched = Event::NotLaunched {
-        launch: launch(5),
-        reason: "no capacity".to_owned(),
-    };
+    let not_launched = not_launched(5, "no capacity");
     let acknowledged = Event::Acknowledged {
         generation: generation(5),
         number: 1,
@@ -142,20 +149,8 @@ fn answers() -> Vec<(&'static str, Event, u64)> {
         at("its launch brings an instance", launched(5, 1)),
         at("its launch brings another instance", launched(5, 2)),
         at("an older launch brings an instance", launched(3, 2)),
-        at(
-            "its launch gives up",
-            Event::NotLaunched {
-                launch: launch(5),
-                reason: reason(),
-            },
-        ),
-        at(
-            "an older launch gives up",
-            Event::NotLaunched {
-                launch: launch(3),
-                reason: reason(),
-            },
-        ),
+        at("its launch gives up", not_launched(5, &reason())),
+        at("an older launch gives up", not_launched(3, &reason())),
         at(
             "its instance is ready",
             Event::Ready {
@@ -255,7 +250,7 @@ fn line(transition: &Transition) -> String {
     write!(text, " → {state}, generation {}", next.generation).expect("writing to a string");
     match next.update_due.as_ref().map(|due| &due.action) {
         Some(DueAction::Address { .. }) => text.push_str(", tell Slurm the address"),
-        Some(DueAction::Fail { reason }) => {
+        Some(DueAction::Fail { reason, .. }) => {
             write!(text, ", tell Slurm {reason:?}").expect("writing to a string");
         }
         None => {}
@@ -325,8 +320,11 @@ fn a_node_is_launched_so_often_within_an_hour_and_no_more() {
         } else {
             let reason = "spillway: over the site's limit of 12 launches of a node an hour \
                           (limits.launches_per_hour_per_node)";
-            let reason = reason.to_owned();
-            assert_eq!(told, Some(&DueAction::Fail { reason }));
+            let fail = DueAction::Fail {
+                reason: reason.to_owned(),
+                cool_off: None,
+            };
+            assert_eq!(told, Some(&fail));
         }
         assert!(resumed.next.launches_ms.len() <= MOST as usize);
         let suspend = Event::Suspend {
@@ -342,11 +340,7 @@ fn a_node_is_launched_so_often_within_an_hour_and_no_more() {
         assert!(window[MOST as usize] - window[0] >= 3_600_000, "{window:?}");
     }
 
-    let given_up = Event::NotLaunched {
-        launch: launch(1),
-        reason: "no capacity".to_owned(),
-    };
-    let tried = after(&[resume(1), given_up]);
+    let tried = after(&[resume(1), not_launched(1, "no capacity")]);
     assert_eq!(tried.launches_ms, Vec::<u64>::new());
 }
 
@@ -366,7 +360,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         4 => (1_u64..40).prop_map(resume),
         3 => (1_u64..40).prop_map(|n| Event::Suspend { generation: generation(n) }),
         6 => (1_u64..40, id()).prop_map(|(by, id)| launched(by, id)),
-        1 => (1_u64..40, reason()).prop_map(|(n, reason)| Event::NotLaunched { launch: launch(n), reason }),
+        1 => (1_u64..40, reason()).prop_map(|(n, reason)| not_launched(n, &reason)),
         3 => (id(), 1_u64..40).prop_map(|(id, n)| Event::Ready { instance: instance(id), generation: generation(n) }),
         1 => (id(), reason()).prop_map(|(id, reason)| Event::Failed { instance: instance(id), reason }),
         1 => (1_u64..40).prop_map(|n| Event::Deadline { generation: generation(n) }),
@@ -388,6 +382,7 @@ fn fitting(event: Event, pairing: &Pairing) -> Event {
             launch: launch.clone(),
             instance,
             address,
+            note: None,
         },
         (Event::Ready { .. }, PairingState::Launched { instance, .. }) => Event::Ready {
             instance: instance.clone(),

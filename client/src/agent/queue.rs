@@ -219,8 +219,10 @@ mod tests {
             generation: Generation::new(7).unwrap(),
             number,
             request_id: None,
+            note: None,
             action: UpdateAction::Fail {
                 reason: "no capacity".to_owned(),
+                cool_off: None,
             },
         };
         let envelope = Envelope {

@@ -217,7 +217,7 @@ async fn tell_slurm(
                 .collect();
             receiver.slurm.set_addresses(&addresses).await
         }
-        UpdateAction::Fail { reason } => {
+        UpdateAction::Fail { reason, .. } => {
             let nodes: Vec<&NodeName> = batch.iter().map(|target| &target.node).collect();
             receiver.slurm.fail(&nodes, reason).await
         }

@@ -59,6 +59,7 @@ pub fn address(id: &str, node: &str, generation: Generation, number: u64, last: 
             generation,
             number,
             request_id: None,
+            note: None,
             action: UpdateAction::Address {
                 addresses: vec![[10, 0, 0, last].into()],
             },

@@ -440,6 +440,7 @@ fn a_failure_is_told_with_its_reason_by_either_road() {
     let mut envelope = address("one", "cloud[1-2]", generation, 1, 7);
     envelope.updates[0].action = UpdateAction::Fail {
         reason: "no capacity; $(touch x)".to_owned(),
+        cool_off: None,
     };
     let output = head.apply(&head.seal(&envelope, 1)).output().unwrap();
     assert!(output.status.success(), "{output:?}");

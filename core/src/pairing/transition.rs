@@ -3,7 +3,10 @@
 use std::cmp::Ordering;
 use std::net::IpAddr;
 
-use super::{DueAction, DueUpdate, Event, LaunchKey, Pairing, PairingState, Transition, Verdict};
+use super::{
+    DueAction, DueCoolOff, DueUpdate, Event, LaunchKey, Pairing, PairingState, Transition, Verdict,
+};
+use crate::envelope::JobNote;
 use crate::name::{Generation, InstanceId};
 use crate::usage::over_limit;
 
@@ -29,15 +32,14 @@ impl Pairing {
                 launch,
                 instance,
                 address,
-            } => self.on_launched(launch, instance, *address, now_ms),
-            Event::NotLaunched { launch, reason } => match &self.state {
-                PairingState::Requested { launch: own, .. } if own == launch => {
-                    let mut failed = self.failed(reason, now_ms);
-                    failed.next.launches_ms.pop();
-                    failed
-                }
-                _ => self.stale(),
-            },
+                note,
+            } => self.on_launched(launch, instance, *address, note.as_ref(), now_ms),
+            Event::NotLaunched {
+                launch,
+                reason,
+                cool_off,
+                note,
+            } => self.on_not_launched(launch, reason, cool_off.as_ref(), note.as_ref(), now_ms),
             Event::Ready {
                 instance,
                 generation,
@@ -111,7 +113,7 @@ impl Pairing {
             } => {
                 *own = deadline_ms;
                 let (instance, address) = (instance.clone(), *address);
-                next.fall_due(DueAction::Address { address }, now_ms);
+                next.fall_due(DueAction::Address { address }, None, now_ms);
                 Transition {
                     regenerate: Some(instance),
                     ..self.accepted(next)
@@ -165,6 +167,7 @@ impl Pairing {
         launch: &LaunchKey,
         instance: &InstanceId,
         address: IpAddr,
+        note: Option<&JobNote>,
         now_ms: u64,
     ) -> Transition {
         match &self.state {
@@ -179,7 +182,7 @@ impl Pairing {
                     instance: instance.clone(),
                     address,
                 };
-                next.fall_due(DueAction::Address { address }, now_ms);
+                next.fall_due(DueAction::Address { address }, note.cloned(), now_ms);
                 Transition {
                     regenerate: Some(instance.clone()),
                     ..self.accepted(next)
@@ -190,6 +193,30 @@ impl Pairing {
                 release: Some(instance.clone()),
                 ..self.stale()
             },
+        }
+    }
+
+    fn on_not_launched(
+        &self,
+        launch: &LaunchKey,
+        reason: &str,
+        cool_off: Option<&DueCoolOff>,
+        note: Option<&JobNote>,
+        now_ms: u64,
+    ) -> Transition {
+        match &self.state {
+            PairingState::Requested { launch: own, .. } if own == launch => {
+                let mut next = self.clone();
+                next.launches_ms.pop();
+                next.let_go();
+                let action = DueAction::Fail {
+                    reason: reason.to_owned(),
+                    cool_off: cool_off.cloned(),
+                };
+                next.fall_due(action, note.cloned(), now_ms);
+                self.accepted(next)
+            }
+            _ => self.stale(),
         }
     }
 
@@ -270,21 +297,17 @@ impl Pairing {
 
     /// The node will not come: tell slurmctld, let the instance go.
     fn failed(&self, reason: &str, now_ms: u64) -> Transition {
-        let mut next = self.clone();
-        next.let_go();
-        next.fall_due(
-            DueAction::Fail {
-                reason: reason.to_owned(),
-            },
-            now_ms,
-        );
-        self.accepted(next)
+        self.refused(self.clone(), reason.to_owned(), now_ms)
     }
 
     /// A resume that is accepted, so that nothing older counts any more, and refused at once.
     fn refused(&self, mut next: Self, reason: String, now_ms: u64) -> Transition {
         next.let_go();
-        next.fall_due(DueAction::Fail { reason }, now_ms);
+        let action = DueAction::Fail {
+            reason,
+            cool_off: None,
+        };
+        next.fall_due(action, None, now_ms);
         self.accepted(next)
     }
 
@@ -295,13 +318,14 @@ impl Pairing {
         self.state = PairingState::Free;
     }
 
-    fn fall_due(&mut self, action: DueAction, now_ms: u64) {
+    fn fall_due(&mut self, action: DueAction, note: Option<JobNote>, now_ms: u64) {
         self.update_number += 1;
         self.update_due = Some(DueUpdate {
             number: self.update_number,
             since_ms: now_ms,
             attempt: 0,
             action,
+            note,
         });
     }
 

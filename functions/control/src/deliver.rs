@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use spillway_core::config::Policy;
 use spillway_core::envelope::{
-    ENVELOPE_LIFE_MS, Envelope, MAX_ENVELOPE_BYTES, Update, UpdateAction,
+    CoolOff, ENVELOPE_LIFE_MS, Envelope, JobNote, MAX_ENVELOPE_BYTES, Update, UpdateAction,
 };
 use spillway_core::hostlist::{self, Hostlist};
 use spillway_core::message::{HEARTBEAT_STALE_MS, ReportBody, Resend};
 use spillway_core::name::{Generation, NodeName, RequestId};
-use spillway_core::pairing::{DueAction, Pairing};
+use spillway_core::pairing::{DueAction, DueCoolOff, DueUpdate, Pairing};
 use tracing::{info, warn};
 
 use crate::fault::Fault;
@@ -50,13 +51,30 @@ pub async fn deliver<T: Table, Q: Queues, C: Clock, K: Keys, S: Commands>(
             "updates wait for the agent, which has not been heard of"
         );
     }
-    let envelopes = pack(updates(&due)).into_iter();
+    let policy = if due.iter().any(rests) {
+        control.table.policy().await?
+    } else {
+        None
+    };
+    let envelopes = pack(updates(&due, policy.as_ref())).into_iter();
     let envelopes: Vec<Envelope> = envelopes
         .map(|updates| envelope(&control.clock, updates))
         .collect();
     tally.merge(&roads::send(control, roads, &envelopes).await?);
     tally.add(tally::UPDATES_SENT, due.len());
     Ok(tally)
+}
+
+/// Whether what is due lets the node's group rest: its nodes are named by the policy.
+fn rests(pairing: &Pairing) -> bool {
+    cool_off(pairing).is_some()
+}
+
+fn cool_off(pairing: &Pairing) -> Option<&DueCoolOff> {
+    match &pairing.update_due.as_ref()?.action {
+        DueAction::Fail { cool_off, .. } => cool_off.as_ref(),
+        DueAction::Address { .. } => None,
+    }
 }
 
 fn attempt(pairing: &Pairing) -> u32 {
@@ -123,47 +141,64 @@ fn verb(action: &UpdateAction) -> &'static str {
 }
 
 /// The due updates, nodes with the same one together, at most [`MAX_UPDATE_NODES`] in each.
-fn updates(due: &[Pairing]) -> Vec<Update> {
-    type Key<'a> = (Generation, u64, Option<&'a RequestId>, Option<&'a str>);
-    let mut groups: BTreeMap<Key<'_>, Vec<&Pairing>> = BTreeMap::new();
-    for pairing in due {
-        let Some(update) = &pairing.update_due else {
-            continue;
-        };
-        let reason = match &update.action {
+fn updates(due: &[Pairing], policy: Option<&Policy>) -> Vec<Update> {
+    /// What the nodes of one update share. An address is each node's own.
+    type Key<'a> = (
+        Generation,
+        u64,
+        Option<&'a RequestId>,
+        Option<(&'a str, Option<&'a DueCoolOff>)>,
+        Option<&'a JobNote>,
+    );
+    fn key<'a>(pairing: &'a Pairing, update: &'a DueUpdate) -> Key<'a> {
+        let fail = match &update.action {
             DueAction::Address { .. } => None,
-            DueAction::Fail { reason } => Some(reason.as_str()),
+            DueAction::Fail { reason, cool_off } => Some((reason.as_str(), cool_off.as_ref())),
         };
-        let key = (
-            pairing.generation,
-            update.number,
-            pairing.request_id.as_ref(),
-            reason,
-        );
-        groups.entry(key).or_default().push(pairing);
+        let request_id = pairing.request_id.as_ref();
+        let note = update.note.as_ref();
+        (pairing.generation, update.number, request_id, fail, note)
+    }
+    let mut groups: BTreeMap<Key<'_>, Vec<&Pairing>> = BTreeMap::new();
+    for (pairing, update) in due.iter().filter_map(|p| Some((p, p.update_due.as_ref()?))) {
+        groups
+            .entry(key(pairing, update))
+            .or_default()
+            .push(pairing);
     }
     let mut updates = Vec::new();
-    for ((generation, number, request_id, reason), members) in groups {
+    for ((generation, number, request_id, fail, note), members) in groups {
         for members in members.chunks(MAX_UPDATE_NODES) {
-            let nodes = hostlist::fold(members.iter().map(|pairing| &pairing.node));
-            let action = match reason {
-                Some(reason) => UpdateAction::Fail {
+            let action = match fail {
+                Some((reason, cool_off)) => UpdateAction::Fail {
                     reason: reason.to_owned(),
+                    cool_off: cool_off.and_then(|due| rest(due, policy?)),
                 },
                 None => UpdateAction::Address {
                     addresses: members.iter().filter_map(|p| address(p)).collect(),
                 },
             };
             updates.push(Update {
-                nodes,
+                nodes: hostlist::fold(members.iter().map(|pairing| &pairing.node)),
                 generation,
                 number,
                 request_id: request_id.cloned(),
                 action,
+                note: note.cloned(),
             });
         }
     }
     updates
+}
+
+/// The whole group rests; none if the policy does not name it any more.
+fn rest(due: &DueCoolOff, policy: &Policy) -> Option<CoolOff> {
+    let group = policy.node_groups.get(&due.node_group)?;
+    Some(CoolOff {
+        node_group: due.node_group.clone(),
+        nodes: group.nodes.to_string(),
+        until_ms: due.until_ms,
+    })
 }
 
 fn address(pairing: &Pairing) -> Option<std::net::IpAddr> {

@@ -76,6 +76,7 @@ fn launched(number: u32) -> Pairing {
         launch: launch_key(),
         instance: instance(number),
         address: address(number),
+        note: None,
     };
     accepted(requested(number).on(&event, NOW_MS))
 }

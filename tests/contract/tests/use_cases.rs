@@ -100,6 +100,7 @@ async fn launched(control: &Here) {
         launch,
         instance: instance(),
         address: IpAddr::from([10, 0, 16, 5]),
+        note: None,
     };
     for event in [resume, launched] {
         apply(control, vec![(node(), event)]).await.unwrap();
@@ -197,7 +198,7 @@ async fn a_join_timer_in_time_or_put_back_before_fails_the_node() {
         let stored = control.table.pairings(&[node()]).await.unwrap();
         let due = stored[0].record.update_due.as_ref().expect("Slurm is told");
         assert!(
-            matches!(&due.action, DueAction::Fail { reason } if reason.contains("did not join in time")),
+            matches!(&due.action, DueAction::Fail { reason, .. } if reason.contains("did not join in time")),
             "{due:?}"
         );
         assert!(

@@ -141,7 +141,7 @@ fn fails_by_limit(applied: &Applied) -> bool {
 
 fn reason(applied: &Applied) -> Option<&str> {
     match &applied.transition.next.update_due.as_ref()?.action {
-        DueAction::Fail { reason } => Some(reason),
+        DueAction::Fail { reason, .. } => Some(reason),
         DueAction::Address { .. } => None,
     }
 }
@@ -177,6 +177,8 @@ pub(super) async fn refuse<T: Table, Q: Queues, C: Clock>(
         let event = Event::NotLaunched {
             launch: key.clone(),
             reason: refused.reason.clone(),
+            cool_off: None,
+            note: None,
         };
         let nodes = distinct(&refused.nodes)?;
         let applied = apply(

@@ -249,6 +249,7 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
                 launch: self.launch.clone(),
                 instance: instance.instance_id.clone(),
                 address,
+                note: None,
             };
             events.push((node.clone(), event));
         }
@@ -287,6 +288,8 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
         let event = Event::NotLaunched {
             launch: self.launch.clone(),
             reason,
+            cool_off: None,
+            note: None,
         };
         let applied = apply(
             self.control,

@@ -149,8 +149,10 @@ async fn what_is_forged_old_or_another_s_changes_nothing() {
             generation: Generation::new(generation).expect("a generation"),
             number: 99,
             request_id: None,
+            note: None,
             action: UpdateAction::Fail {
                 reason: "a lie".to_owned(),
+                cool_off: None,
             },
         }],
     };
@@ -234,6 +236,7 @@ async fn the_key_is_replaced_while_jobs_start() {
     let before = node(&lab, "cloud-4").await;
     let fail = UpdateAction::Fail {
         reason: "a lie".to_owned(),
+        cool_off: None,
     };
     let envelope = said(
         "late",
@@ -266,6 +269,7 @@ fn said(id: &str, node: &str, generation: u64, number: u64, action: UpdateAction
             generation: Generation::new(generation).expect("a generation"),
             number,
             request_id: None,
+            note: None,
             action,
         }],
     }
