@@ -21,8 +21,9 @@ pub use client::{
 };
 pub use error::{ConfigError, ConfigErrors};
 pub use policy::{
-    CapacityKind, DEFAULT_LAUNCHES_PER_HOUR_PER_NODE, Limits, NodeGroup, NodeGroups,
-    POLICY_VERSION, Policy, PolicyError, Subnet,
+    CapacityKind, DEFAULT_EC2_INSTANCES_AT_ONCE, DEFAULT_EC2_INSTANCES_PER_SECOND,
+    DEFAULT_LAUNCHES_PER_HOUR_PER_NODE, Limits, NodeGroup, NodeGroups, OnDemandAllocation,
+    POLICY_VERSION, PartitionPolicy, Policy, PolicyError, Strategy, Subnet,
 };
 
 /// A site, checked as a whole.

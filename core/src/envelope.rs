@@ -64,8 +64,8 @@ pub struct JobNote {
     pub text: String,
 }
 
-/// How many jobs one update speaks to: each takes a call of scontrol on the head node.
-pub const MAX_NOTE_JOBS: usize = 20;
+/// How many jobs one update speaks to. The others find the reason at their nodes.
+pub const MAX_NOTE_JOBS: usize = 100;
 
 /// Nodes of an exhausted node group that are not to be offered again for a while.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]

@@ -2,8 +2,11 @@
 //! machine and the planners. No AWS, no async, no clock, no randomness, no environment, no files:
 //! what a function needs to know is among its arguments.
 
+pub mod budget;
+pub mod capacity;
 pub mod config;
 pub mod envelope;
+pub mod gang;
 pub mod hostlist;
 pub mod message;
 pub mod name;

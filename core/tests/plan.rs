@@ -62,7 +62,12 @@ fn known() -> Vec<NodeName> {
 
 fn plan(nodes: &[NodeName], jobs: Vec<RequestJob>) -> LaunchPlan {
     let list: Vec<&str> = nodes.iter().map(NodeName::as_str).collect();
-    plan_launch(&request(&list.join(","), jobs), nodes, &policy())
+    plan_launch(
+        &request(&list.join(","), jobs),
+        nodes,
+        &policy(),
+        &BTreeSet::new(),
+    )
 }
 
 proptest! {
@@ -104,9 +109,9 @@ proptest! {
         for (request_id, part, index, attempt) in &places {
             let launch = LaunchKey { request_id: RequestId::new(request_id.clone()).expect("a valid id"), part: *part };
             let place = CallPlace { launch: &launch, chunk: *index, attempt: *attempt };
-            let call = chunk.call(&cluster, &place, recipe, 1);
+            let call = chunk.call(&cluster, &place, recipe.clone(), 1, 1);
             prop_assert!(call.client_token.len() <= 64 && call.client_token.is_ascii());
-            prop_assert_eq!(&call.client_token, &chunk.call(&cluster, &place, recipe, 1).client_token);
+            prop_assert_eq!(&call.client_token, &chunk.call(&cluster, &place, recipe.clone(), 1, 1).client_token);
             for (key, value) in place.tags() {
                 prop_assert_eq!(call.tags.get(&key), Some(&value), "the call bears the tags it is found by");
             }

@@ -10,8 +10,9 @@ use std::fmt::Display;
 use super::error::{Path, Problem};
 use super::file::{LimitsFile, NodeGroupFile, PartitionFile, SiteFile, SubnetFile};
 use super::policy::{
-    DEFAULT_LAUNCHES_PER_HOUR_PER_NODE, Limits, NodeGroup, NodeGroups, POLICY_VERSION, Policy,
-    Subnet,
+    DEFAULT_EC2_INSTANCES_AT_ONCE, DEFAULT_EC2_INSTANCES_PER_SECOND,
+    DEFAULT_LAUNCHES_PER_HOUR_PER_NODE, Limits, NodeGroup, NodeGroups, POLICY_VERSION,
+    PartitionPolicy, Policy, Subnet,
 };
 use super::{ClientConfig, Site};
 use crate::name::{NodeName, PartitionName};
@@ -133,12 +134,24 @@ fn site(mut file: SiteFile, partitions: &PartitionsByGroup) -> Result<Site, Vec<
             })
             .collect(),
         capacity: group.capacity,
+        on_demand_allocation: group.on_demand_allocation,
+        max_on_demand_cents_per_hour: group.max_on_demand_cents_per_hour,
+        one_zone: group.one_zone,
         cpus: group.cpus,
         memory_mb: group.memory_mb,
         gres: group.gres,
         tags: group.tags,
     };
     let whole = |problem: String| vec![Problem::new(&Path::default().key("node_group"), problem)];
+    let partition = |file: PartitionFile| {
+        let policy = PartitionPolicy {
+            strategy: file.strategy,
+        };
+        (file.name, policy)
+    };
+    let partitions = std::mem::take(&mut file.partition)
+        .into_iter()
+        .map(partition);
     let node_groups = std::mem::take(&mut file.node_group);
     let groups = NodeGroups::new(node_groups.into_iter().map(group).collect());
     let policy = Policy {
@@ -155,7 +168,16 @@ fn site(mut file: SiteFile, partitions: &PartitionsByGroup) -> Result<Site, Vec<
                 .limits
                 .launches_per_hour_per_node
                 .unwrap_or(DEFAULT_LAUNCHES_PER_HOUR_PER_NODE),
+            ec2_instances_at_once: file
+                .limits
+                .ec2_instances_at_once
+                .unwrap_or(DEFAULT_EC2_INSTANCES_AT_ONCE),
+            ec2_instances_per_second: file
+                .limits
+                .ec2_instances_per_second
+                .unwrap_or(DEFAULT_EC2_INSTANCES_PER_SECOND),
         },
+        partitions: partitions.collect(),
         node_groups: groups.map_err(|error| whole(error.to_string()))?,
     };
     let bytes = policy.to_json().len();
@@ -190,10 +212,18 @@ impl Check {
         let per_node = limits
             .launches_per_hour_per_node
             .unwrap_or(DEFAULT_LAUNCHES_PER_HOUR_PER_NODE);
+        let at_once = limits
+            .ec2_instances_at_once
+            .unwrap_or(DEFAULT_EC2_INSTANCES_AT_ONCE);
+        let per_second = limits
+            .ec2_instances_per_second
+            .unwrap_or(DEFAULT_EC2_INSTANCES_PER_SECOND);
         for (key, number, max) in [
             ("max_nodes", limits.max_nodes, MAX_NODES),
             ("max_vcpus", max_vcpus, u32::MAX),
             ("launches_per_hour", limits.launches_per_hour, u32::MAX),
+            ("ec2_instances_at_once", at_once, u32::MAX),
+            ("ec2_instances_per_second", per_second, u32::MAX),
             (
                 "launches_per_hour_per_node",
                 per_node,

@@ -10,7 +10,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
 use super::client::{AwsAccess, CallbackSettings, LogLevel, Queues, SlurmSettings};
-use super::policy::CapacityKind;
+use super::policy::{CapacityKind, OnDemandAllocation, Strategy};
 use crate::hostlist::Hostlist;
 use crate::name::{
     ClusterName, InstanceType, LaunchTemplateId, NodeGroupName, PartitionName, Region, SubnetId,
@@ -91,6 +91,12 @@ pub(super) struct LimitsFile {
     /// How often one node is launched within an hour at most; 12 if left out.
     #[schemars(range(min = 1, max = 60))]
     pub launches_per_hour_per_node: Option<u32>,
+    /// How many instances EC2 lets the account launch at once: its RunInstances bucket of instances; 1000 if left out.
+    #[schemars(range(min = 1))]
+    pub ec2_instances_at_once: Option<u32>,
+    /// By how many instances a second that bucket is refilled; 2 if left out.
+    #[schemars(range(min = 1))]
+    pub ec2_instances_per_second: Option<u32>,
 }
 
 /// A Slurm partition.
@@ -102,6 +108,9 @@ pub(super) struct PartitionFile {
     /// The node groups whose nodes are in it.
     #[schemars(length(min = 1))]
     pub node_groups: Vec<NodeGroupName>,
+    /// What a job of several nodes gets when EC2 has not enough.
+    #[serde(default)]
+    pub strategy: Strategy,
 }
 
 /// Nodes with one launch recipe.
@@ -123,6 +132,16 @@ pub(super) struct NodeGroupFile {
     /// Capacity kinds in the order in which they are tried.
     #[schemars(length(min = 1))]
     pub capacity: Vec<CapacityKind>,
+    /// How EC2 chooses among on-demand candidates.
+    #[serde(default)]
+    pub on_demand_allocation: OnDemandAllocation,
+    /// The most that an on-demand instance may cost, in US cents an hour. What is dearer is not launched. No limit of
+    /// its own if left out.
+    #[schemars(range(min = 1))]
+    pub max_on_demand_cents_per_hour: Option<u32>,
+    /// The nodes of a job are of one type in one zone, as a cluster placement group and EFA need it.
+    #[serde(default)]
+    pub one_zone: bool,
     /// Most nodes of this group that run, or are on their way, at once. All of them if left out.
     #[schemars(range(min = 1, max = 65536))]
     pub max_nodes: Option<u32>,

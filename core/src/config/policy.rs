@@ -31,8 +31,45 @@ pub struct Policy {
     pub suspend_timeout_seconds: u32,
     /// The cluster's caps.
     pub limits: Limits,
+    /// The partitions that have burst nodes, by name.
+    #[serde(default)]
+    pub partitions: BTreeMap<PartitionName, PartitionPolicy>,
     /// The node groups in the order of the file.
     pub node_groups: NodeGroups,
+}
+
+/// What holds for the jobs of one Slurm partition.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionPolicy {
+    /// What a job of several nodes gets when EC2 has not enough.
+    #[serde(default)]
+    pub strategy: Strategy,
+}
+
+/// What a job of several nodes gets when EC2 has not enough. Nodes of single-node jobs and of no job come one by one
+/// whatever the strategy.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Strategy {
+    /// All of its nodes or none; EC2 is held to that where it can be, so that little is launched in vain.
+    #[default]
+    AllOrNothing,
+    /// All of its nodes or none; the jobs of a request are launched together, in the fewest calls to EC2, and what
+    /// comes is given to whole jobs.
+    Greedy,
+    /// Whatever comes.
+    BestEffort,
+}
+
+/// How EC2 chooses among on-demand candidates.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnDemandAllocation {
+    /// In the order of the file.
+    #[default]
+    Prioritized,
+    /// The cheapest first.
+    LowestPrice,
 }
 
 /// How often one node is launched within an hour where the site says nothing: every five minutes, which is as often
@@ -52,6 +89,39 @@ pub struct Limits {
     /// How often one node is launched within an hour at most.
     #[serde(default = "default_launches_per_hour_per_node")]
     pub launches_per_hour_per_node: u32,
+    /// The account's bucket of instances for launches: how many it holds.
+    #[serde(default = "default_ec2_instances_at_once")]
+    pub ec2_instances_at_once: u32,
+    /// How many instances a second are put into that bucket.
+    #[serde(default = "default_ec2_instances_per_second")]
+    pub ec2_instances_per_second: u32,
+}
+
+impl Default for Limits {
+    /// No caps but EC2's: for work that was granted under a policy that is gone.
+    fn default() -> Self {
+        Self {
+            max_nodes: u32::MAX,
+            max_vcpus: None,
+            launches_per_hour: u32::MAX,
+            launches_per_hour_per_node: DEFAULT_LAUNCHES_PER_HOUR_PER_NODE,
+            ec2_instances_at_once: DEFAULT_EC2_INSTANCES_AT_ONCE,
+            ec2_instances_per_second: DEFAULT_EC2_INSTANCES_PER_SECOND,
+        }
+    }
+}
+
+/// EC2's default bucket of instances for RunInstances (EC2 API, request throttling): it holds 1,000.
+pub const DEFAULT_EC2_INSTANCES_AT_ONCE: u32 = 1_000;
+/// And is refilled by 2 a second. Both can be raised by AWS on request.
+pub const DEFAULT_EC2_INSTANCES_PER_SECOND: u32 = 2;
+
+fn default_ec2_instances_at_once() -> u32 {
+    DEFAULT_EC2_INSTANCES_AT_ONCE
+}
+
+fn default_ec2_instances_per_second() -> u32 {
+    DEFAULT_EC2_INSTANCES_PER_SECOND
 }
 
 fn default_launches_per_hour_per_node() -> u32 {
@@ -79,6 +149,15 @@ pub struct NodeGroup {
     pub subnets: Vec<Subnet>,
     /// Capacity kinds in the order in which they are tried; at least one.
     pub capacity: Vec<CapacityKind>,
+    /// How EC2 chooses among on-demand candidates.
+    #[serde(default)]
+    pub on_demand_allocation: OnDemandAllocation,
+    /// The most that an on-demand instance may cost, in US cents an hour; what is dearer is not launched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_on_demand_cents_per_hour: Option<u32>,
+    /// The nodes of a job are of one type in one zone, as a cluster placement group and EFA need it.
+    #[serde(default)]
+    pub one_zone: bool,
     /// Most nodes of this group that run, or are on their way, at once.
     pub max_nodes: u32,
     /// `CPUs` of the nodes in slurm.conf.
@@ -282,6 +361,15 @@ impl Policy {
     pub fn to_json(&self) -> String {
         serde_json::to_string(self)
             .expect("a policy holds only strings, numbers, lists and string maps")
+    }
+
+    /// What the jobs of a partition get; the default for one that the policy does not name.
+    #[must_use]
+    pub fn strategy_of(&self, partition: &PartitionName) -> Strategy {
+        self.partitions
+            .get(partition)
+            .map(|partition| partition.strategy)
+            .unwrap_or_default()
     }
 
     /// The group that a node is in; none if the policy does not know the node.

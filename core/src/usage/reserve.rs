@@ -83,6 +83,7 @@ impl Usage {
         let refused = by_reason.into_iter().map(|(reason, nodes)| Refused {
             nodes: hostlist::fold(nodes),
             reason: reason.to_owned(),
+            cool_off: None,
         });
         Reservation {
             refused: refused.collect(),

@@ -7,7 +7,7 @@ mod instances;
 mod item;
 mod pairings;
 mod records;
-mod usage;
+mod shared;
 
 use spillway_control::fault::Fault;
 use spillway_control::ports::{PairingWrite, Table};
@@ -15,10 +15,10 @@ use spillway_control::record::{
     AttemptKey, AttemptRecord, HeartbeatRecord, InstanceRecord, LaunchAnswer, NodeStatesRecord,
     Origin, RequestRecord, Stored,
 };
+use spillway_control::shared::Shared;
 use spillway_core::config::Policy;
 use spillway_core::name::{ClusterName, InstanceId, NodeName};
 use spillway_core::pairing::{LaunchKey, Pairing};
-use spillway_core::usage::Usage;
 
 use crate::home::Home;
 use crate::sdk::{DynamoClient, SdkConfig};
@@ -97,10 +97,6 @@ impl DynamoTable {
         format!("HEARTBEAT#{}", self.cluster)
     }
 
-    fn usage_key(&self) -> String {
-        format!("USAGE#{}", self.cluster)
-    }
-
     fn node_states_key(&self) -> String {
         format!("STATES#{}", self.cluster)
     }
@@ -140,12 +136,17 @@ impl Table for DynamoTable {
         self.close_released(ids).await
     }
 
-    async fn usage(&self) -> Result<Stored<Usage>, Fault> {
-        self.read_usage().await
+    async fn shared<S: Shared>(&self, name: &str) -> Result<Stored<S>, Fault> {
+        self.read_shared(name).await
     }
 
-    async fn put_usage(&self, usage: &Usage, expected_version: u64) -> Result<bool, Fault> {
-        self.write_usage(usage, expected_version).await
+    async fn put_shared<S: Shared>(
+        &self,
+        name: &str,
+        record: &S,
+        expected_version: u64,
+    ) -> Result<bool, Fault> {
+        self.write_shared(name, record, expected_version).await
     }
 
     async fn request(&self, key: &LaunchKey) -> Result<Option<Stored<RequestRecord>>, Fault> {

@@ -12,19 +12,12 @@ use spillway_core::tag;
 use spillway_core::usage::{Reservation, Usage};
 use tracing::{info, warn};
 
-use crate::fault::{Fault, FaultKind};
+use crate::fault::Fault;
 use crate::launch::LaunchError;
 use crate::names::distinct;
 use crate::ports::{Clock, Control, Ec2, Queues, Table};
-use crate::record::{InstanceRecord, Origin, Stored};
-
-/// How often the record is read again because another writer was quicker. At most 15 Lambdas with 5 messages each write
-/// it, and of those that meet, one gets through every time.
-const MAX_CONFLICTS: u32 = 24;
-
-/// The longest wait after a first conflict; it doubles with each, up to sixteen times that. A write takes some 5 ms.
-const CONFLICT_WAIT_MS: u64 = 10;
-const MAX_DOUBLINGS: u32 = 4;
+use crate::record::{InstanceRecord, Origin};
+use crate::shared::{ONLY, change};
 
 /// Reserves what the caps leave for a launch. Where something would be refused, the record is first compared with EC2:
 /// whoever ended an instance may have died before it could give it back.
@@ -39,7 +32,7 @@ pub async fn reserve<T: Table, Q: Queues, C: Clock>(
     if nodes.is_empty() {
         return Ok(Reservation::default());
     }
-    let (reservation, may_compare) = change(control, |usage, now_ms| {
+    let (reservation, may_compare) = change(control, ONLY, |usage: &mut Usage, now_ms| {
         let may_compare = usage.may_compare(now_ms);
         let reservation = usage.reserve(launch, request, nodes, policy, now_ms);
         (reservation, may_compare)
@@ -61,7 +54,7 @@ pub async fn reserve<T: Table, Q: Queues, C: Clock>(
         .filter(|instance| !instance.is_ended())
         .filter_map(|instance| instance.origin.as_ref())
         .collect();
-    let (reservation, freed) = change(control, |usage, now_ms| {
+    let (reservation, freed) = change(control, ONLY, |usage: &mut Usage, now_ms| {
         let live = holders.iter().map(|held| (&held.launch, &held.node_group));
         let freed = usage.compare(live, now_ms);
         let reservation = usage.reserve(launch, request, nodes, policy, now_ms);
@@ -83,22 +76,22 @@ pub(crate) async fn settle<T: Table, Q: Queues, C: Clock>(
     control: &Control<T, Q, C>,
     launch: &LaunchKey,
     plan: &LaunchPlan,
-    launched: &[usize],
+    launched: &BTreeMap<u32, u32>,
 ) -> Result<(), LaunchError> {
     let mut by_group = BTreeMap::new();
-    for (chunk, launched) in plan.chunks.iter().zip(launched) {
-        let sums: &mut (usize, usize) = by_group.entry(&chunk.node_group).or_default();
+    for (index, chunk) in (0..).zip(&plan.chunks) {
+        let sums: &mut (usize, u32) = by_group.entry(&chunk.node_group).or_default();
         sums.0 += distinct(&chunk.nodes)?.len();
-        sums.1 += launched;
+        sums.1 += launched.get(&index).copied().unwrap_or(0);
     }
-    by_group.retain(|_, (planned, launched)| planned != launched);
+    by_group.retain(|_, (planned, launched)| *planned != *launched as usize);
     if by_group.is_empty() {
         return Ok(());
     }
     let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-    change(control, |usage, _| {
+    change(control, ONLY, |usage: &mut Usage, _| {
         for (group, (planned, launched)) in &by_group {
-            usage.settle(launch, group, count(*planned), count(*launched));
+            usage.settle(launch, group, count(*planned), *launched);
         }
     })
     .await?;
@@ -118,7 +111,7 @@ pub(crate) async fn ended<T: Table, Q: Queues, C: Clock>(
     if by_origin.is_empty() {
         return Ok(());
     }
-    change(control, |usage, _| {
+    change(control, ONLY, |usage: &mut Usage, _| {
         for (origin, count) in &by_origin {
             usage.end(&origin.launch, &origin.node_group, *count);
         }
@@ -131,40 +124,8 @@ pub(crate) async fn tell_unknown<T: Table, Q: Queues, C: Clock>(
     control: &Control<T, Q, C>,
     count: usize,
 ) -> Result<usize, Fault> {
-    change(control, |usage, now_ms| usage.tell_unknown(count, now_ms)).await
-}
-
-/// Reads the record, changes it and writes it, again where another writer was quicker. What is not changed is not
-/// written.
-async fn change<T: Table, Q: Queues, C: Clock, R>(
-    control: &Control<T, Q, C>,
-    change: impl Fn(&mut Usage, u64) -> R,
-) -> Result<R, Fault> {
-    for round in 0..MAX_CONFLICTS {
-        let Stored { record, version } = control.table.usage().await?;
-        let mut usage = record.clone();
-        let result = change(&mut usage, control.clock.now_ms());
-        if usage == record || control.table.put_usage(&usage, version).await? {
-            return Ok(result);
-        }
-        control.clock.sleep_ms(wait_ms(&control.clock, round)).await;
-    }
-    Err(Fault {
-        kind: FaultKind::Transient,
-        service: "dynamodb".into(),
-        operation: "PutItem".into(),
-        code: "UsageContended".to_owned(),
-        message: format!(
-            "the record of the caps changed {MAX_CONFLICTS} times while it was written"
-        ),
+    change(control, ONLY, |usage: &mut Usage, now_ms| {
+        usage.tell_unknown(count, now_ms)
     })
-}
-
-/// Half of the wait is by chance, so that writers that met once do not meet again.
-fn wait_ms(clock: &impl Clock, round: u32) -> u64 {
-    let most_ms = CONFLICT_WAIT_MS << round.min(MAX_DOUBLINGS);
-    let chance = clock.fresh_id().bytes().fold(0_u64, |sum, byte| {
-        sum.wrapping_mul(31).wrapping_add(u64::from(byte))
-    });
-    most_ms / 2 + chance % (most_ms / 2 + 1)
+    .await
 }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use spillway_core::capacity::Reach;
 
 /// What can be done about a failed call. Assigned once, in the adapter that made it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -17,8 +18,8 @@ pub enum FaultKind {
     NotFound,
     /// The token was used for another call before: what it launched is there.
     Conflict,
-    /// Capacity, quota or addresses ran out: another pool.
-    Unfulfillable,
+    /// Capacity, quota or addresses ran out, as far as it says: another pool.
+    Unfulfillable(Reach),
     /// We lack a right: tell the operator.
     Denied,
     /// The call itself is wrong: tell the operator.
@@ -56,7 +57,7 @@ impl fmt::Display for FaultKind {
             Self::Transient => "transient",
             Self::NotFound => "not found",
             Self::Conflict => "conflict",
-            Self::Unfulfillable => "unfulfillable",
+            Self::Unfulfillable(_) => "unfulfillable",
             Self::Denied => "denied",
             Self::Invalid => "invalid",
         })

@@ -4,12 +4,20 @@
 //! next (a redelivery, a timer) takes the lease when it has run out and goes on where the other stopped.
 
 mod accept;
+mod attempt;
 mod chunk;
 mod doubt;
+mod gang;
 mod history;
+mod note;
+mod protect;
+mod standing;
+
+use std::collections::BTreeMap;
 
 use spillway_core::message::{ContinueLaunch, ResumeQueueBody, ResumeRequest};
 use spillway_core::pairing::LaunchKey;
+use spillway_core::plan::{Chunk, units};
 use spillway_core::usage::LAUNCH_LIFE_MS;
 use tracing::{error, info, warn};
 
@@ -79,6 +87,18 @@ enum Progress {
     },
 }
 
+impl Progress {
+    /// What is to be waited for when both are.
+    fn sooner(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Done, wait) | (wait, Self::Done) => wait,
+            (Self::Wait { seconds: one }, Self::Wait { seconds: two }) => Self::Wait {
+                seconds: one.min(two),
+            },
+        }
+    }
+}
+
 /// Carries out one message of the resume queue. `sent_ms` is when SQS took it.
 pub async fn launch<T: Table, Q: Queues, C: Clock>(
     control: &Control<T, Q, C>,
@@ -136,10 +156,17 @@ async fn advance<T: Table, Q: Queues, C: Clock>(
         work.store(control).await?;
     }
     let plan = work.record.plan.clone().unwrap_or_default();
-    accept::refuse(control, &work.key, &plan, tally).await?;
+    accept::refuse(control, &work.key, &work.record.request, &plan, tally).await?;
+    if plan.chunks.is_empty() {
+        return Ok(Progress::Done);
+    }
+    let limits = control.table.policy().await?.map(|policy| policy.limits);
+    let limits = limits.unwrap_or_default();
     let mut progress = Progress::Done;
-    let mut launched = Vec::with_capacity(plan.chunks.len());
-    for (index, chunk) in (0..).zip(&plan.chunks) {
+    let open = (0..).zip(&plan.chunks);
+    let open = open.filter(|(index, _)| !work.record.launched.contains_key(index));
+    let open: Vec<(u32, &Chunk)> = open.collect();
+    for (index, chunk) in open {
         if !budget.lasts(&control.clock) {
             return Ok(Progress::Wait { seconds: 0 });
         }
@@ -152,27 +179,31 @@ async fn advance<T: Table, Q: Queues, C: Clock>(
             ec2,
             launch: &work.key,
             index,
+            units: units(chunk),
             chunk,
             recipes,
+            limits: &limits,
             budget,
             ends_ms: work.record.request.generation.at_ms() + LAUNCH_LIFE_MS,
         };
         let mut instances = 0;
         match chunk.advance(&mut instances, tally).await {
-            Ok(Progress::Done) => launched.push(instances),
-            Ok(wait @ Progress::Wait { .. }) => progress = wait,
+            Ok(Progress::Done) => {
+                work.record.launched.insert(index, instances);
+            }
+            Ok(wait @ Progress::Wait { .. }) => progress = progress.sooner(wait),
             // EC2 is asked too fast, or does not answer: later, and without using up the message's deliveries.
             Err(LaunchError::Fault(fault)) if fault.service == "ec2" && fault.is_passing() => {
                 warn!(request_id = %work.key.request_id, %fault, "EC2 is asked again later");
-                progress = Progress::Wait {
+                progress = progress.sooner(Progress::Wait {
                     seconds: EC2_WAIT_SECONDS,
-                };
+                });
             }
             Err(error) => return Err(error),
         }
     }
     if progress == Progress::Done {
-        caps::settle(control, &work.key, &plan, &launched).await?;
+        caps::settle(control, &work.key, &plan, &work.record.launched).await?;
     }
     Ok(progress)
 }
@@ -207,7 +238,7 @@ struct Work {
 }
 
 enum Lease {
-    Taken(Work),
+    Taken(Box<Work>),
     Finished,
     Held { seconds: u64 },
 }
@@ -272,6 +303,7 @@ async fn take_lease<T: Table, Q: Queues, C: Clock>(
                         plan: None,
                         lease_until_ms,
                         done: false,
+                        launched: BTreeMap::new(),
                     },
                     0,
                 )
@@ -282,11 +314,11 @@ async fn take_lease<T: Table, Q: Queues, C: Clock>(
             }
         };
         if control.table.put_request(key, &record, version).await? {
-            return Ok(Lease::Taken(Work {
+            return Ok(Lease::Taken(Box::new(Work {
                 key: key.clone(),
                 record,
                 version: version + 1,
-            }));
+            })));
         }
     }
     Ok(Lease::Held { seconds: 1 })

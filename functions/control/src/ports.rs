@@ -12,13 +12,13 @@ use spillway_core::message::{CommandSent, ReportBody, ResumeQueueBody, SuspendQu
 use spillway_core::name::{ClusterName, InstanceId, NodeName};
 use spillway_core::pairing::{LaunchKey, Pairing};
 use spillway_core::plan::LaunchCall;
-use spillway_core::usage::Usage;
 
 use crate::fault::Fault;
 use crate::record::{
     AttemptKey, AttemptRecord, HeartbeatRecord, InstanceRecord, LaunchAnswer, NodeStatesRecord,
     Origin, RequestRecord, Stored,
 };
+use crate::shared::Shared;
 
 /// A change of one pairing and, in the same transaction, of one instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,13 +94,17 @@ pub trait Table: Sync {
         ids: &[InstanceId],
     ) -> impl Future<Output = Result<Vec<InstanceId>, Fault>> + Send;
 
-    /// What launches hold of the caps; version 0 and nothing held before the first launch.
-    fn usage(&self) -> impl Future<Output = Result<Stored<Usage>, Fault>> + Send;
-
-    /// Stores what launches hold, read at `expected_version`; `false` if another was quicker.
-    fn put_usage(
+    /// A record that many write; version 0 and its default before the first write.
+    fn shared<S: Shared>(
         &self,
-        usage: &Usage,
+        name: &str,
+    ) -> impl Future<Output = Result<Stored<S>, Fault>> + Send;
+
+    /// Stores a record read at `expected_version`; `false` if another was quicker.
+    fn put_shared<S: Shared>(
+        &self,
+        name: &str,
+        record: &S,
         expected_version: u64,
     ) -> impl Future<Output = Result<bool, Fault>> + Send;
 

@@ -2,13 +2,14 @@
 //!
 //! Each record is one item. Instance items have a life of their own: re-pairing a node never forgets one.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use spillway_core::message::{NodesInState, ResumeRequest};
 use spillway_core::name::{Generation, InstanceId, NodeGroupName, NodeName};
 use spillway_core::pairing::LaunchKey;
-use spillway_core::plan::{InstanceState, LaunchCall, LaunchPlan};
+use spillway_core::plan::{Candidate, InstanceState, LaunchCall, LaunchPlan};
 
 use crate::fault::Fault;
 
@@ -70,6 +71,9 @@ pub struct RequestRecord {
     pub lease_until_ms: u64,
     /// Everything was done that could be.
     pub done: bool,
+    /// Chunks with nothing left to do, and how many instances were launched for each.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub launched: BTreeMap<u32, u32>,
 }
 
 /// Which call to EC2: the n-th attempt for one chunk of one launch.
@@ -88,8 +92,8 @@ pub struct AttemptKey {
 pub struct AttemptRecord {
     /// The exact call; a redelivery repeats it word for word or not at all.
     pub call: LaunchCall,
-    /// Which of the chunk's recipes, 0-based.
-    pub recipe: u32,
+    /// Which of the chunk's rounds, 0-based.
+    pub round: u32,
     /// What EC2 answered, once known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<LaunchAnswer>,
@@ -100,9 +104,22 @@ pub struct AttemptRecord {
 pub struct LaunchAnswer {
     /// What was launched; the count of what is missing comes from here.
     pub instances: Vec<InstanceId>,
-    /// Why not more, one per code. The count of what is missing never comes from here.
+    /// Where, as far as EC2 says.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub faults: Vec<Fault>,
+    pub launched_in: Vec<Candidate>,
+    /// Why not more. The count of what is missing never comes from here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shortages: Vec<Shortage>,
+}
+
+/// Why a call launched fewer instances than it asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shortage {
+    /// What EC2 said.
+    pub fault: Fault,
+    /// Of which candidate; absent where it spoke of none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidate: Option<Candidate>,
 }
 
 /// The agent's last sign of life.

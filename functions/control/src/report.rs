@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use crate::command;
 use crate::fault::Fault;
+use crate::health;
 use crate::names::{MAX_NAMES, NamesError, distinct};
 use crate::pairings::{Applied, apply, ask_termination, released};
 use crate::ports::{Clock, CommandOutcomes, Control, MAX_DELAY_SECONDS, Queues, Table};
@@ -193,6 +194,7 @@ async fn joined<T: Table, Q: Queues, C: Clock>(
         ready => {
             tally.add(tally::NODES_READY, ready.len());
             info!(%node, %instance_id, %generation, "{node} has joined");
+            health::joined(control, instance_id).await?;
         }
     }
     see_through(control, &applied, Some(ready.instance_id)).await?;
@@ -223,6 +225,7 @@ async fn cannot_join<T: Table, Q: Queues, C: Clock>(
     };
     let applied = apply(control, vec![(node, event)]).await?;
     tally.add(tally::NODES_FAILED, accepted(&applied).len());
+    health::did_not_join(control, &applied, &mut tally).await?;
     see_through(control, &applied, Some(instance)).await?;
     Ok(tally)
 }
@@ -324,6 +327,7 @@ async fn deadline_passed<T: Table, Q: Queues, C: Clock>(
         warn!(generation = %timer.generation, nodes = ?late, "{} nodes did not join in time", late.len());
     }
     tally.add(tally::NODES_FAILED, late.len());
+    health::did_not_join(control, &applied, &mut tally).await?;
     see_through(control, &applied, None).await?;
     Ok(tally)
 }

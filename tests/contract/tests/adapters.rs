@@ -11,7 +11,7 @@ use spillway_control::record::{
     AttemptKey, AttemptRecord, HeartbeatRecord, LaunchAnswer, NodeStatesRecord, Origin,
     RequestRecord,
 };
-use spillway_core::config::CapacityKind;
+use spillway_core::config::{CapacityKind, OnDemandAllocation};
 use spillway_core::message::{
     ContinueLaunch, Message, NodesInState, ResumeQueueBody, ResumeRequest,
 };
@@ -398,6 +398,7 @@ fn request_record() -> RequestRecord {
         plan: None,
         lease_until_ms: NOW_MS,
         done: false,
+        launched: BTreeMap::new(),
     }
 }
 
@@ -429,19 +430,19 @@ async fn what_launches_hold_has_one_writer_a_version_also_when_its_answer_is_los
     let place = Place::start().await;
     let table = &place.table;
     let (mut mine, mut others) = (Usage::default(), Usage::default());
-    assert_eq!(table.usage().await.unwrap().record, mine);
+    assert_eq!(table.shared::<Usage>(ONLY).await.unwrap().record, mine);
     mine.tell_unknown(5, NOW_MS);
     others.tell_unknown(7, NOW_MS);
     let lost = arm(&place, fault("dynamodb", "PutItem", Action::LoseAnswer {}));
     assert!(
-        table.put_usage(&mine, 0).await.unwrap(),
+        table.put_shared(ONLY, &mine, 0).await.unwrap(),
         "its own write is not another's"
     );
     assert_eq!(fired(&place, &lost), 1);
-    assert!(!table.put_usage(&others, 0).await.unwrap());
-    assert!(table.put_usage(&others, 1).await.unwrap());
-    assert!(!table.put_usage(&mine, 1).await.unwrap());
-    let stored = table.usage().await.unwrap();
+    assert!(!table.put_shared(ONLY, &others, 0).await.unwrap());
+    assert!(table.put_shared(ONLY, &others, 1).await.unwrap());
+    assert!(!table.put_shared(ONLY, &mine, 1).await.unwrap());
+    let stored = table.shared::<Usage>(ONLY).await.unwrap();
     assert_eq!((stored.version, stored.record), (2, others));
     place.cloud.stop().await;
 }
@@ -458,22 +459,25 @@ async fn an_attempt_is_written_once_and_answered() {
         capacity: CapacityKind::OnDemand,
         launch_template_id: "lt-0123456789abcdef0".to_owned(),
         launch_template_version: "1".to_owned(),
+        on_demand_allocation: OnDemandAllocation::default(),
+        max_on_demand_cents_per_hour: None,
         candidates: Vec::new(),
     };
     let call = LaunchCall {
         client_token: "token".to_owned(),
         count: 2,
+        at_least: 1,
         recipe,
         tags: [].into(),
     };
     let mut record = AttemptRecord {
         call,
-        recipe: 0,
+        round: 0,
         answer: None,
     };
     let answer = LaunchAnswer {
         instances: vec![instance(1)],
-        faults: Vec::new(),
+        ..LaunchAnswer::default()
     };
     let missing = place.table.answer_attempt(&key, &answer).await.unwrap_err();
     assert_eq!(missing.code, "NoSuchAttempt");

@@ -11,6 +11,7 @@ use spillway_control::caps::reserve;
 use spillway_control::fault::{Fault, FaultKind};
 use spillway_control::ports::{Clock, Control, Ec2, InstanceSeen, Table, Terminated};
 use spillway_control::record::{LaunchAnswer, Origin};
+use spillway_control::shared::ONLY;
 use spillway_core::config::{Policy, Site};
 use spillway_core::hostlist::Hostlist;
 use spillway_core::message::ResumeRequest;
@@ -19,6 +20,7 @@ use spillway_core::name::{
 };
 use spillway_core::pairing::LaunchKey;
 use spillway_core::plan::LaunchCall;
+use spillway_core::usage::Usage;
 
 const SITE: &str = include_str!("../../../infra/examples/spillway.toml");
 const NOW_MS: u64 = 1_790_000_000_000;
@@ -123,7 +125,13 @@ impl Kept {
     }
 
     async fn held(&self) -> u32 {
-        self.control.table.usage().await.unwrap().record.nodes()
+        self.control
+            .table
+            .shared::<Usage>(ONLY)
+            .await
+            .unwrap()
+            .record
+            .nodes()
     }
 
     fn pass(&self, ms: u64) {

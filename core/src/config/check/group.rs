@@ -49,6 +49,14 @@ impl Check {
         if let Some(max_nodes) = group.max_nodes {
             self.within(&path.key("max_nodes"), max_nodes, 1, count);
         }
+        if let Some(cents) = group.max_on_demand_cents_per_hour {
+            self.within(
+                &path.key("max_on_demand_cents_per_hour"),
+                cents,
+                1,
+                u32::MAX,
+            );
+        }
         self.within(&path.key("cpus"), group.cpus, 1, u32::MAX);
         if group.memory_mb == 0 {
             self.note(

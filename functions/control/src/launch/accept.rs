@@ -12,7 +12,8 @@ use spillway_core::plan::{self, LaunchPlan, Refused};
 use spillway_core::usage::{OVER_LIMIT, Reservation};
 use tracing::{info, warn};
 
-use super::LaunchError;
+use super::protect::{self, Admitted};
+use super::{LaunchError, gang, note};
 use crate::caps;
 use crate::fault::Fault;
 use crate::names::{MAX_NAMES, NamesError, distinct};
@@ -85,14 +86,19 @@ pub(super) async fn accept<T: Table, Q: Queues, C: Clock>(
     let Some(policy) = policy else {
         return Ok(plan::refuse_without_policy(&to_launch));
     };
+    let Admitted { nodes, kept_back } =
+        protect::admit(control, request, &to_launch, &policy).await?;
     let Reservation { granted, refused } =
-        caps::reserve(control, ec2, key, request, &to_launch, &policy).await?;
-    for Refused { nodes, reason } in &refused {
+        caps::reserve(control, ec2, key, request, &nodes, &policy).await?;
+    tally.add(tally::NODES_OVER_LIMIT, nodes.len() - granted.len());
+    let awaited = gang::awaited(control, request, &policy).await?;
+    let spanning = awaited.keys().cloned().collect();
+    let mut plan = plan::plan_launch(request, &granted, &policy, &spanning);
+    plan.refused.extend(refused.into_iter().chain(kept_back));
+    for Refused { nodes, reason, .. } in &plan.refused {
         warn!(request_id = %request.request_id, nodes, reason, "not launched");
     }
-    tally.add(tally::NODES_OVER_LIMIT, to_launch.len() - granted.len());
-    let mut plan = plan::plan_launch(request, &granted, &policy);
-    plan.refused.extend(refused);
+    gang::enter(control, key, request, &plan, &awaited).await?;
     Ok(plan)
 }
 
@@ -170,17 +176,19 @@ fn names(applied: &[Applied], which: impl Fn(&Applied) -> bool) -> Vec<NodeName>
 pub(super) async fn refuse<T: Table, Q: Queues, C: Clock>(
     control: &Control<T, Q, C>,
     key: &LaunchKey,
+    request: &ResumeRequest,
     plan: &LaunchPlan,
     tally: &mut Tally,
 ) -> Result<(), LaunchError> {
     for refused in &plan.refused {
+        let nodes = distinct(&refused.nodes)?;
+        let list: Vec<NodeName> = nodes.iter().cloned().collect();
         let event = Event::NotLaunched {
             launch: key.clone(),
-            reason: refused.reason.clone(),
-            cool_off: None,
-            note: None,
+            reason: note::bounded(&refused.reason),
+            cool_off: refused.cool_off.clone(),
+            note: note::of_request(request, &list, &refused.reason),
         };
-        let nodes = distinct(&refused.nodes)?;
         let applied = apply(
             control,
             nodes

@@ -1,35 +1,35 @@
-//! One chunk of a plan: attempts until every node has an instance or no recipe is left, pairing as the
-//! instances get their addresses, and giving back what is over.
+//! One chunk of a plan: attempts until every node has an instance or nothing is left to try, pairing as the instances
+//! get their addresses, and giving back what is over.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use spillway_core::capacity::{Capacity, FIRST_REST_MS};
+use spillway_core::config::Limits;
 use spillway_core::hostlist;
 use spillway_core::name::{InstanceId, NodeName};
-use spillway_core::pairing::{Event, LaunchKey, NOT_LAUNCHED_IN_TIME_REASON, PairingState};
-use spillway_core::plan::{CallPlace, Chunk, LaunchCall, Recipe};
+use spillway_core::pairing::{DueCoolOff, Event, LaunchKey, NOT_LAUNCHED_IN_TIME_REASON};
+use spillway_core::plan::{CallPlace, Chunk, LaunchCall, Recipe, Units, next_attempt};
 use spillway_core::tag;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::doubt::{Doubt, Outcome};
+use super::gang::{self, Gathered};
 use super::history::History;
+use super::note;
+use super::standing::Standing;
 use super::{Budget, LaunchError, Progress};
 use crate::names::distinct;
-use crate::pairings::{apply, apply_of, ask_termination};
+use crate::pairings::{apply, ask_termination};
 use crate::ports::{Clock, Control, Ec2, InstanceSeen, Queues, Table};
-use crate::record::{AttemptKey, AttemptRecord, Origin};
+use crate::record::{AttemptKey, Origin};
+use crate::shared::ONLY;
 use crate::tally::{self, Tally};
 
-/// How long a throttled call is left alone: EC2's buckets refill by 2 a second.
+/// How long EC2 is left alone after it throttled a call: its buckets refill by 2 a second.
 const THROTTLED_SECONDS: u64 = 3;
 
-/// How long an address is waited for within one invocation before a timer takes over.
-const ADDRESS_LOOKS: u32 = 5;
-
-/// How long between two looks for addresses.
-const ADDRESS_LOOK_MS: u64 = 500;
-
-/// How long a timer waits for addresses.
-const ADDRESS_WAIT_SECONDS: u64 = 3;
+/// How long a timer waits for addresses and for the other parts of a gang.
+const WAIT_SECONDS: u64 = 3;
 
 /// How many instances are given their node's name as `Name` after a launch: each takes a CreateTags call,
 /// and EC2's bucket for those holds 100 and refills by 10 a second.
@@ -42,21 +42,14 @@ pub(super) struct Work<'a, T, Q, C, E> {
     pub launch: &'a LaunchKey,
     pub index: u32,
     pub chunk: &'a Chunk,
+    pub units: Units,
     /// Those of the chunk's node group.
     pub recipes: &'a [Recipe],
+    /// EC2's buckets, as the site has them.
+    pub limits: &'a Limits,
     pub budget: Budget,
     /// EC2 is asked for nothing more after this, Unix milliseconds: the caps no longer hold what the launch was granted.
     pub ends_ms: u64,
-}
-
-/// The chunk's nodes as they stand.
-struct Standing {
-    /// Those that wait for an instance of this launch.
-    wanted: Vec<NodeName>,
-    /// Instances of this chunk that serve a node, or did.
-    taken: BTreeSet<InstanceId>,
-    /// Those that have an instance of this launch, and which.
-    paired: Vec<(NodeName, InstanceId)>,
 }
 
 impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
@@ -64,7 +57,7 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
     /// many instances were launched for the chunk in all.
     pub(super) async fn advance(
         &self,
-        launched: &mut usize,
+        launched: &mut u32,
         tally: &mut Tally,
     ) -> Result<Progress, LaunchError> {
         let nodes = distinct(&self.chunk.nodes)?;
@@ -72,48 +65,98 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
             Recalled::History(history) => history,
             Recalled::Unsettled(history, progress) => {
                 // What the attempts before have brought does not wait for this one.
-                self.pair(&nodes, &history).await?;
+                self.settle_in(&nodes, &history, tally).await?;
                 return Ok(progress);
             }
         };
         loop {
-            let waiting = self.pair(&nodes, &history).await?;
-            let standing = self.standing(&nodes, &history).await?;
-            let missing = standing.wanted.len().saturating_sub(waiting);
-            if missing > 0 {
-                let missing_nodes = &standing.wanted[waiting..];
-                if self.control.clock.now_ms() >= self.ends_ms {
-                    let reason = NOT_LAUNCHED_IN_TIME_REASON.to_owned();
-                    self.give_up(missing_nodes, reason, tally).await?;
-                    continue;
-                }
-                let Some(recipe) = history.next_recipe else {
-                    self.give_up(missing_nodes, history.reason(), tally).await?;
-                    continue;
-                };
-                if history.throttled {
-                    history.throttled = false;
-                    return Ok(Progress::Wait {
-                        seconds: THROTTLED_SECONDS,
-                    });
-                }
-                if !self.budget.lasts(&self.control.clock) {
-                    return Ok(Progress::Wait { seconds: 0 });
-                }
-                if let Some(progress) = self.attempt(&mut history, recipe, missing, tally).await? {
-                    return Ok(progress);
-                }
-                continue;
+            let standing = self.settle_in(&nodes, &history, tally).await?;
+            if standing.wanted.is_empty() {
+                *launched = self.finish(&nodes, &history, standing).await?;
+                return Ok(Progress::Done);
             }
-            if waiting > 0 {
-                return Ok(Progress::Wait {
-                    seconds: ADDRESS_WAIT_SECONDS,
-                });
+            if let Some(progress) = self.next(&standing, &mut history, tally).await? {
+                return Ok(progress);
             }
-            *launched = self.give_back(&history, &standing).await?;
-            self.name(&standing.paired).await;
-            return Ok(Progress::Done);
         }
+    }
+
+    /// Asks EC2 once more, or gives up what nothing will come for; answers what must be waited for before going on.
+    async fn next(
+        &self,
+        standing: &Standing,
+        history: &mut History,
+        tally: &mut Tally,
+    ) -> Result<Option<Progress>, LaunchError> {
+        let now_ms = self.control.clock.now_ms();
+        if now_ms >= self.ends_ms {
+            let wanted: Vec<NodeName> = standing.wanted.iter().cloned().collect();
+            self.give_up(&wanted, NOT_LAUNCHED_IN_TIME_REASON, None, tally)
+                .await?;
+            return Ok(None);
+        }
+        let capacity = self.control.table.shared::<Capacity>(ONLY).await?.record;
+        let attempt = if history.refused {
+            None
+        } else {
+            next_attempt(
+                self.chunk,
+                self.recipes,
+                history.next_round,
+                &standing.wanted,
+                standing.spare,
+                &capacity,
+                now_ms,
+            )
+        };
+        if let Some(attempt) = attempt {
+            if history.throttled {
+                history.throttled = false;
+                return Ok(Some(Progress::Wait {
+                    seconds: THROTTLED_SECONDS,
+                }));
+            }
+            if !self.budget.lasts(&self.control.clock) {
+                return Ok(Some(Progress::Wait { seconds: 0 }));
+            }
+            return self.attempt(attempt, &capacity, history, tally).await;
+        }
+        let served = self.units.share(&standing.wanted, standing.spare);
+        let served: BTreeSet<&NodeName> = served.iter().collect();
+        let short = standing.wanted.iter().filter(|node| !served.contains(node));
+        let short: Vec<NodeName> = short.cloned().collect();
+        if short.is_empty() {
+            // Addresses, or the other parts of a gang.
+            return Ok(Some(Progress::Wait {
+                seconds: WAIT_SECONDS,
+            }));
+        }
+        let (reason, cool_off) = self.shortage(history, &capacity, now_ms);
+        self.give_up(&short, &reason, cool_off, tally).await?;
+        Ok(None)
+    }
+
+    /// Why nothing more comes, and how long the group rests.
+    fn shortage(
+        &self,
+        history: &History,
+        capacity: &Capacity,
+        now_ms: u64,
+    ) -> (String, Option<DueCoolOff>) {
+        // What EC2 refuses for good it refuses until somebody has changed something.
+        let refused = history.refused.then_some(now_ms + FIRST_REST_MS);
+        let until_ms = capacity.rests_until_ms(self.recipes, now_ms).or(refused);
+        let cool_off = until_ms.map(|until_ms| DueCoolOff {
+            node_group: self.chunk.node_group.clone(),
+            until_ms,
+        });
+        let words = history
+            .shortages()
+            .or_else(|| capacity.resting(self.recipes, now_ms))
+            .unwrap_or_else(|| {
+                "EC2 launched fewer instances than asked for and gave no reason".to_owned()
+            });
+        (note::bounded(&format!("spillway: {words}")), cool_off)
     }
 
     /// Reads the attempts made so far and settles one whose answer is not known.
@@ -135,129 +178,82 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
                         return Ok(Recalled::Unsettled(history, progress));
                     }
                     Outcome::Known(answer) => {
-                        self.control
-                            .table
-                            .answer_attempt(&self.key(history.next_attempt), &answer)
-                            .await?;
+                        let key = self.key(history.next_attempt);
+                        self.control.table.answer_attempt(&key, &answer).await?;
+                        self.learn(&record.call, &answer).await?;
                         record.answer = Some(answer);
                     }
                 }
             }
-            history.take(&record, self.recipes.len());
+            history.take(&record);
         }
         // What a former worker was throttled for was waited for by the timer that woke this one.
         history.throttled = false;
         Ok(Recalled::History(history))
     }
 
-    /// One call to EC2, written down before it is made.
-    async fn attempt(
+    /// Tells Slurm that nodes will not come, and the parts of the gang elsewhere that it is over.
+    pub(super) async fn give_up(
         &self,
-        history: &mut History,
-        recipe: u32,
-        missing: usize,
+        nodes: &[NodeName],
+        reason: &str,
+        cool_off: Option<DueCoolOff>,
         tally: &mut Tally,
-    ) -> Result<Option<Progress>, LaunchError> {
-        let place = self.place(history.next_attempt);
-        let count = u32::try_from(missing).unwrap_or(u32::MAX);
-        let call = self.chunk.call(
-            &self.control.cluster,
-            &place,
-            &self.recipes[recipe as usize],
-            count,
-        );
-        let key = self.key(history.next_attempt);
-        let mut record = AttemptRecord {
-            call,
-            recipe,
-            answer: None,
+    ) -> Result<(), LaunchError> {
+        gang::fail(self.control, self.chunk, reason).await?;
+        warn!(request_id = %self.launch.request_id, nodes = hostlist::fold(nodes), reason, "nodes will not come");
+        let event = Event::NotLaunched {
+            launch: self.launch.clone(),
+            reason: reason.to_owned(),
+            cool_off,
+            note: note::of_chunk(self.chunk, nodes, reason),
         };
-        if !self.control.table.put_attempt(&key, &record).await? {
-            return Ok(Some(Progress::Wait { seconds: 1 }));
-        }
-        info!(
-            request_id = %self.launch.request_id,
-            attempt = key.attempt,
-            chunk = self.index,
-            capacity = record.call.recipe.capacity.as_str(),
-            "launching {count} instances for {}",
-            self.chunk.node_group,
-        );
-        let answer = match self.doubt(&record.call, &place.tags()).make().await? {
-            Outcome::Known(answer) => answer,
-            Outcome::Unknown(progress) => return Ok(Some(progress)),
-        };
-        self.control.table.answer_attempt(&key, &answer).await?;
-        tally.add(tally::INSTANCES_LAUNCHED, answer.instances.len());
-        info!(
-            request_id = %self.launch.request_id,
-            attempt = key.attempt,
-            instances = ?answer.instances,
-            faults = ?answer.faults,
-            "EC2 launched {} of {count}",
-            answer.instances.len(),
-        );
-        record.answer = Some(answer);
-        history.take(&record, self.recipes.len());
-        Ok(None)
+        let events = nodes.iter().map(|node| (node.clone(), event.clone()));
+        let applied = apply(self.control, events.collect()).await?;
+        tally.add(tally::NODES_FAILED, applied.len());
+        Ok(())
     }
 
-    /// Pairs what has an address with nodes that wait. Answers how many instances have none yet.
-    async fn pair(
+    /// Gives back what is over, and names the others. Answers how many instances there are and were.
+    async fn finish(
         &self,
         nodes: &BTreeSet<NodeName>,
         history: &History,
-    ) -> Result<usize, LaunchError> {
-        for look in 0..ADDRESS_LOOKS {
-            let standing = self.standing(nodes, history).await?;
-            let spare: Vec<InstanceId> = history
-                .instances
-                .difference(&standing.taken)
-                .cloned()
-                .collect();
-            if spare.is_empty() || standing.wanted.is_empty() {
-                return Ok(0);
-            }
-            let seen = self.ec2.describe(&spare).await?;
-            let dead = seen.iter().filter(|instance| !instance.is_alive()).count();
-            let ready: Vec<&InstanceSeen> = seen
-                .iter()
-                .filter(|instance| instance.is_alive() && instance.address.is_some())
-                .collect();
-            self.pair_ready(&standing.wanted, &ready).await?;
-            let waiting = spare.len() - dead - ready.len();
-            if waiting == 0 || look + 1 == ADDRESS_LOOKS || !self.budget.lasts(&self.control.clock)
-            {
-                return Ok(waiting);
-            }
-            self.control.clock.sleep_ms(ADDRESS_LOOK_MS).await;
-        }
-        Ok(0)
+        standing: Standing,
+    ) -> Result<u32, LaunchError> {
+        let count = self.give_back(history, standing.seen).await?;
+        let standing = self.paired(nodes).await?;
+        self.name(&standing).await;
+        Ok(u32::try_from(count).unwrap_or(u32::MAX))
     }
 
-    async fn pair_ready(
+    /// Releases what no node of the chunk took: everything that bears its tags, also what no attempt knows of. Asks
+    /// for the termination of whatever was released before, too: who did it may have died before it could ask. Answers
+    /// how many instances there are and were. `seen`: what EC2 showed of the chunk after its last attempt, if it was
+    /// asked.
+    async fn give_back(
         &self,
-        wanted: &[NodeName],
-        ready: &[&InstanceSeen],
-    ) -> Result<(), LaunchError> {
-        let mut events = Vec::new();
-        for (node, instance) in wanted.iter().zip(ready) {
-            let Some(address) = instance.address else {
-                continue;
-            };
-            let event = Event::Launched {
-                launch: self.launch.clone(),
-                instance: instance.instance_id.clone(),
-                address,
-                note: None,
-            };
-            events.push((node.clone(), event));
-        }
-        let applied = apply_of(self.control, events, Some(&self.origin())).await?;
-        let over = applied
+        history: &History,
+        seen: Option<Vec<InstanceSeen>>,
+    ) -> Result<usize, LaunchError> {
+        let found = match seen {
+            Some(seen) => seen,
+            None => self.ec2.find(&self.tags()).await?,
+        };
+        let found = found
             .into_iter()
-            .filter_map(|applied| applied.transition.release);
-        self.release(over.collect()).await
+            .filter(InstanceSeen::is_alive)
+            .map(|seen| seen.instance_id);
+        let all: BTreeSet<InstanceId> = history.instances.iter().cloned().chain(found).collect();
+        let taken = self.taken(&all).await?;
+        let spare: Vec<InstanceId> = all.difference(&taken).cloned().collect();
+        if !spare.is_empty() {
+            let origin = self.origin();
+            self.control.table.release_unpaired(&spare, &origin).await?;
+        }
+        let count = all.len();
+        ask_termination(self.control, all).await?;
+        Ok(count)
     }
 
     /// Lets the EC2 console show node names. A failure here costs nothing but the name.
@@ -277,59 +273,7 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
         }
     }
 
-    /// Tells Slurm that nodes will not come.
-    async fn give_up(
-        &self,
-        nodes: &[NodeName],
-        reason: String,
-        tally: &mut Tally,
-    ) -> Result<(), LaunchError> {
-        warn!(request_id = %self.launch.request_id, nodes = hostlist::fold(nodes), reason, "nodes will not come");
-        let event = Event::NotLaunched {
-            launch: self.launch.clone(),
-            reason,
-            cool_off: None,
-            note: None,
-        };
-        let applied = apply(
-            self.control,
-            nodes
-                .iter()
-                .map(|node| (node.clone(), event.clone()))
-                .collect(),
-        )
-        .await?;
-        tally.add(tally::NODES_FAILED, applied.len());
-        Ok(())
-    }
-
-    /// Releases what no node of the chunk took: everything that bears its tags, also what no attempt knows of. Asks
-    /// for the termination of whatever was released before, too: who did it may have died before it could ask. Answers
-    /// how many instances there are and were.
-    async fn give_back(
-        &self,
-        history: &History,
-        standing: &Standing,
-    ) -> Result<usize, LaunchError> {
-        let mut tags = self.place(0).tags();
-        tags.remove(tag::ATTEMPT);
-        let found = self.ec2.find(&tags).await?;
-        let found = found
-            .into_iter()
-            .filter(InstanceSeen::is_alive)
-            .map(|seen| seen.instance_id);
-        let all: BTreeSet<InstanceId> = history.instances.iter().cloned().chain(found).collect();
-        let spare: Vec<InstanceId> = all.difference(&standing.taken).cloned().collect();
-        if !spare.is_empty() {
-            let origin = self.origin();
-            self.control.table.release_unpaired(&spare, &origin).await?;
-        }
-        let count = all.len();
-        ask_termination(self.control, all).await?;
-        Ok(count)
-    }
-
-    async fn release(&self, ids: BTreeSet<InstanceId>) -> Result<(), LaunchError> {
+    pub(super) async fn release(&self, ids: BTreeSet<InstanceId>) -> Result<(), LaunchError> {
         if ids.is_empty() {
             return Ok(());
         }
@@ -339,44 +283,17 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
         Ok(ask_termination(self.control, ids).await?)
     }
 
-    async fn standing(
+    /// Whether the chunk's nodes may be paired, if they must wait for others of their gang.
+    pub(super) async fn gathered(
         &self,
-        nodes: &BTreeSet<NodeName>,
-        history: &History,
-    ) -> Result<Standing, LaunchError> {
-        let nodes: Vec<NodeName> = nodes.iter().cloned().collect();
-        let (mut wanted, mut paired) = (Vec::new(), Vec::new());
-        for stored in self.control.table.pairings(&nodes).await? {
-            match &stored.record.state {
-                PairingState::Requested { launch, .. } if launch == self.launch => {
-                    wanted.push(stored.record.node);
-                }
-                PairingState::Launched {
-                    launch, instance, ..
-                } if launch == self.launch => {
-                    paired.push((stored.record.node, instance.clone()));
-                }
-                _ => {}
-            }
-        }
-        // An instance with an item was given a node once, or given back: it is not spare any more.
-        let ids: Vec<InstanceId> = history.instances.iter().cloned().collect();
-        let records = if ids.is_empty() {
-            Vec::new()
-        } else {
-            self.control.table.instances(&ids).await?
-        };
-        Ok(Standing {
-            wanted,
-            taken: records
-                .into_iter()
-                .map(|record| record.instance_id)
-                .collect(),
-            paired,
-        })
+        wanted: &BTreeSet<NodeName>,
+        ready: usize,
+    ) -> Result<Gathered, LaunchError> {
+        let name = spillway_core::gang::part_name(self.launch, self.index);
+        gang::gather(self.control, self.chunk, &name, ready >= wanted.len()).await
     }
 
-    fn doubt<'b>(
+    pub(super) fn doubt<'b>(
         &'b self,
         call: &'b LaunchCall,
         tags: &'b BTreeMap<String, String>,
@@ -391,14 +308,21 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
         }
     }
 
-    fn origin(&self) -> Origin {
+    pub(super) fn origin(&self) -> Origin {
         Origin {
             launch: self.launch.clone(),
             node_group: self.chunk.node_group.clone(),
         }
     }
 
-    fn place(&self, attempt: u32) -> CallPlace<'_> {
+    /// The tags that all of the chunk's instances bear.
+    pub(super) fn tags(&self) -> BTreeMap<String, String> {
+        let mut tags = self.place(0).tags();
+        tags.remove(tag::ATTEMPT);
+        tags
+    }
+
+    pub(super) fn place(&self, attempt: u32) -> CallPlace<'_> {
         CallPlace {
             launch: self.launch,
             chunk: self.index,
@@ -406,7 +330,7 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
         }
     }
 
-    fn key(&self, attempt: u32) -> AttemptKey {
+    pub(super) fn key(&self, attempt: u32) -> AttemptKey {
         AttemptKey {
             launch: self.launch.clone(),
             chunk: self.index,

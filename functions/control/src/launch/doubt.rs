@@ -1,7 +1,7 @@
 //! Finding out what a call launched. The answer of EC2 may be lost, the worker may die before it stores
 //! it, and a repeated call may answer less than it launched. What bears the attempt's tags was launched.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use spillway_core::name::InstanceId;
 use spillway_core::plan::LaunchCall;
@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use super::{Budget, Progress};
 use crate::fault::{Fault, FaultKind};
 use crate::ports::{Clock, Ec2};
-use crate::record::LaunchAnswer;
+use crate::record::{LaunchAnswer, Shortage};
 
 /// How long EC2 may take to show an instance that it has launched (EC2 API, eventual consistency: seconds
 /// as a rule). Only after that is an instance that is not shown taken for not launched.
@@ -36,7 +36,7 @@ pub(super) struct Doubt<'a, E, C> {
     pub clock: &'a C,
     pub call: &'a LaunchCall,
     /// The tags that only its instances bear.
-    pub tags: &'a std::collections::BTreeMap<String, String>,
+    pub tags: &'a BTreeMap<String, String>,
     pub budget: Budget,
     /// The call is not repeated after this, Unix milliseconds.
     pub ends_ms: u64,
@@ -63,10 +63,10 @@ impl<E: Ec2, C: Clock> Doubt<'_, E, C> {
                 found = found.len(),
                 "an earlier worker's call had launched everything"
             );
-            return Ok(known(found, Vec::new()));
+            return Ok(launched(found));
         }
         if self.clock.now_ms() >= self.ends_ms {
-            return Ok(known(self.look(found, false).await?, Vec::new()));
+            return Ok(launched(self.look(found, false).await?));
         }
         self.call(true).await
     }
@@ -77,38 +77,47 @@ impl<E: Ec2, C: Clock> Doubt<'_, E, C> {
         again: bool,
     ) -> Result<Outcome, Fault> {
         match answer {
-            Ok(LaunchAnswer { instances, faults }) => {
-                if self.is_complete(instances.len()) {
-                    return Ok(known(instances.into_iter().collect(), faults));
+            Ok(answer) => {
+                if self.is_complete(answer.instances.len()) {
+                    return Ok(Outcome::Known(answer));
                 }
                 // Less than asked for: either EC2 has no more, or the call had been made before and its
                 // answer now lacks instances. Only the tags tell.
-                let explained = !again && !faults.is_empty();
-                let found = self
-                    .look(instances.into_iter().collect(), explained)
-                    .await?;
-                Ok(known(found, faults))
+                let explained = !again && !answer.shortages.is_empty();
+                let answered = answer.instances.iter().cloned().collect();
+                let found = self.look(answered, explained).await?;
+                Ok(Outcome::Known(LaunchAnswer {
+                    instances: found.into_iter().collect(),
+                    ..answer
+                }))
             }
             Err(fault) => match fault.kind {
                 FaultKind::Conflict => {
                     warn!(%fault, "the call's token was used before: launched already");
-                    Ok(known(self.look(BTreeSet::new(), false).await?, Vec::new()))
+                    Ok(launched(self.look(BTreeSet::new(), false).await?))
                 }
                 // A repetition by the SDK that is throttled may hide a first try that EC2 carried out.
                 FaultKind::Transient | FaultKind::Throttled => {
                     warn!(%fault, "the call's outcome is unknown");
                     let found = self.find().await?;
                     if self.is_complete(found.len()) {
-                        return Ok(known(found, Vec::new()));
+                        return Ok(launched(found));
                     }
                     Ok(Outcome::Unknown(Progress::Wait {
                         seconds: REPEAT_SECONDS,
                     }))
                 }
-                _ => Ok(known(
-                    self.look(BTreeSet::new(), !again).await?,
-                    vec![fault],
-                )),
+                _ => {
+                    let found = self.look(BTreeSet::new(), !again).await?;
+                    Ok(Outcome::Known(LaunchAnswer {
+                        instances: found.into_iter().collect(),
+                        launched_in: Vec::new(),
+                        shortages: vec![Shortage {
+                            fault,
+                            candidate: None,
+                        }],
+                    }))
+                }
             },
         }
     }
@@ -154,9 +163,10 @@ impl<E: Ec2, C: Clock> Doubt<'_, E, C> {
     }
 }
 
-fn known(instances: BTreeSet<InstanceId>, faults: Vec<Fault>) -> Outcome {
+/// What is there, and nothing is known of why not more.
+fn launched(instances: BTreeSet<InstanceId>) -> Outcome {
     Outcome::Known(LaunchAnswer {
         instances: instances.into_iter().collect(),
-        faults,
+        ..LaunchAnswer::default()
     })
 }

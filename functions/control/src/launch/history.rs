@@ -1,26 +1,27 @@
 //! What the attempts for a chunk have brought so far, and what that means for the next one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use spillway_core::envelope::MAX_REASON_CHARS;
 use spillway_core::name::InstanceId;
 
 use crate::fault::{Fault, FaultKind};
-use crate::record::AttemptRecord;
-
-/// How many calls one chunk may take: its recipes, and repetitions of throttled ones.
-const MAX_ATTEMPTS: u32 = 40;
+use crate::record::{AttemptRecord, LaunchAnswer};
 
 /// What the attempts so far have brought.
+#[derive(Debug)]
 pub(super) struct History {
     /// All that was ever launched for the chunk.
     pub instances: BTreeSet<InstanceId>,
-    /// Why not more, by capacity kind and code.
-    reasons: Vec<String>,
+    /// How many by which capacity kind.
+    by_kind: BTreeMap<&'static str, usize>,
+    /// Why not more: capacity kind and code, and EC2's words for it.
+    shortages: Vec<(String, String)>,
     /// Number of the next attempt.
     pub next_attempt: u32,
-    /// Recipe of the next attempt; none if there is nothing left to try.
-    pub next_recipe: Option<u32>,
+    /// The first round that may bring more.
+    pub next_round: usize,
+    /// EC2 refused a call for good: no other will fare better.
+    pub refused: bool,
     /// The last attempt was throttled: wait before the next.
     pub throttled: bool,
 }
@@ -30,50 +31,77 @@ impl Default for History {
     fn default() -> Self {
         Self {
             instances: BTreeSet::new(),
-            reasons: Vec::new(),
+            by_kind: BTreeMap::new(),
+            shortages: Vec::new(),
             next_attempt: 1,
-            next_recipe: Some(0),
+            next_round: 0,
+            refused: false,
             throttled: false,
         }
     }
 }
 
 impl History {
-    /// Takes in an answered attempt and decides which of the chunk's `recipes` comes next.
-    pub fn take(&mut self, record: &AttemptRecord, recipes: usize) {
+    /// Takes in an answered attempt. A round is over when EC2 had less than it was asked for, and did not just ask for
+    /// patience.
+    pub fn take(&mut self, record: &AttemptRecord) {
         let Some(answer) = &record.answer else { return };
-        self.instances.extend(answer.instances.iter().cloned());
+        let LaunchAnswer {
+            instances,
+            shortages,
+            ..
+        } = answer;
+        self.instances.extend(instances.iter().cloned());
         let capacity = record.call.recipe.capacity.as_str();
-        for Fault { code, message, .. } in &answer.faults {
-            let reason = format!("{capacity}: {code}: {message}");
-            if !self.reasons.contains(&reason) {
-                self.reasons.push(reason);
+        *self.by_kind.entry(capacity).or_default() += instances.len();
+        for Fault { code, message, .. } in shortages.iter().map(|shortage| &shortage.fault) {
+            let code = format!("{capacity}: {code}");
+            if !self.shortages.iter().any(|(known, _)| *known == code) {
+                self.shortages.push((code, message.clone()));
             }
         }
+        let is_passing = |fault: &Fault| fault.is_passing();
         let is_final = |fault: &Fault| {
             matches!(
                 fault.kind,
                 FaultKind::Denied | FaultKind::Invalid | FaultKind::NotFound | FaultKind::Conflict
             )
         };
-        self.throttled = !answer.faults.is_empty() && answer.faults.iter().all(Fault::is_passing);
-        let following = record.recipe + u32::from(!self.throttled);
-        let exhausted = self.next_attempt >= MAX_ATTEMPTS || following as usize >= recipes;
+        let mut faults = shortages.iter().map(|shortage| &shortage.fault);
+        let is_complete = instances.len() >= record.call.count as usize;
+        self.throttled = !is_complete && faults.clone().any(is_passing);
+        let is_over = !is_complete && !self.throttled;
+        self.next_round = record.round as usize + usize::from(is_over);
         // One pool that cannot be used at all must not end the search in the others.
-        let refused = answer.instances.is_empty()
-            && !answer.faults.is_empty()
-            && answer.faults.iter().all(is_final);
-        self.next_recipe = (!exhausted && !refused).then_some(following);
+        self.refused = instances.is_empty() && !shortages.is_empty() && faults.all(is_final);
         self.next_attempt += 1;
     }
 
-    /// For Slurm's Reason: what was tried, in AWS's words.
-    pub fn reason(&self) -> String {
-        let text = if self.reasons.is_empty() {
-            "spillway: EC2 launched fewer instances than asked for and gave no reason".to_owned()
-        } else {
-            format!("spillway: {}", self.reasons.join("; "))
-        };
-        text.chars().take(MAX_REASON_CHARS).collect()
+    /// In AWS's words, the codes first: what was tried in vain. None if everything came that was asked for.
+    pub fn shortages(&self) -> Option<String> {
+        if self.shortages.is_empty() {
+            return None;
+        }
+        let codes: Vec<&str> = self
+            .shortages
+            .iter()
+            .map(|(code, _)| code.as_str())
+            .collect();
+        let words: Vec<&str> = self
+            .shortages
+            .iter()
+            .map(|(_, words)| words.as_str())
+            .filter(|words| !words.is_empty())
+            .collect();
+        Some(format!("{}: {}", codes.join("; "), words.join("; ")))
+    }
+
+    /// Such as `3 spot and 2 on-demand`.
+    pub fn launched(&self) -> String {
+        let counts = self.by_kind.iter().filter(|(_, count)| **count > 0);
+        let counts: Vec<String> = counts
+            .map(|(kind, count)| format!("{count} {kind}"))
+            .collect();
+        counts.join(" and ")
     }
 }

@@ -1,0 +1,65 @@
+//! What jobs are told of their nodes, in their AdminComment.
+
+use spillway_core::envelope::{JobNote, MAX_NOTE_JOBS, MAX_REASON_CHARS};
+use spillway_core::hostlist;
+use spillway_core::message::ResumeRequest;
+use spillway_core::name::{JobId, NodeName};
+use spillway_core::plan::Chunk;
+
+use super::history::History;
+use crate::names::distinct;
+
+/// On one line, of bounded length.
+pub(super) fn bounded(text: &str) -> String {
+    let line = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    line.take(MAX_REASON_CHARS).collect()
+}
+
+/// For the jobs of `nodes`: why these do not come.
+pub(super) fn of_chunk(chunk: &Chunk, nodes: &[NodeName], reason: &str) -> Option<JobNote> {
+    let jobs = chunk.jobs.iter().map(|job| (&job.job_id, &*job.nodes));
+    note(jobs, nodes, reason)
+}
+
+/// The same, for nodes that are not even planned.
+pub(super) fn of_request(
+    request: &ResumeRequest,
+    nodes: &[NodeName],
+    reason: &str,
+) -> Option<JobNote> {
+    let jobs = request
+        .jobs
+        .iter()
+        .map(|job| (&job.job_id, &*job.nodes_resume));
+    note(jobs, nodes, reason)
+}
+
+/// For the jobs of `nodes`: by what capacity they were launched, where the first choice had not enough.
+pub(super) fn of_launch(chunk: &Chunk, nodes: &[NodeName], history: &History) -> Option<JobNote> {
+    let shortages = history.shortages()?;
+    let text = format!("launched {}, for {shortages}", history.launched());
+    let jobs = chunk.jobs.iter().map(|job| (&job.job_id, &*job.nodes));
+    note(jobs, nodes, &text)
+}
+
+fn note<'a>(
+    jobs: impl Iterator<Item = (&'a JobId, &'a str)>,
+    nodes: &[NodeName],
+    text: &str,
+) -> Option<JobNote> {
+    let concerned = jobs.filter(|(_, of_job)| {
+        distinct(of_job).is_ok_and(|of_job| nodes.iter().any(|node| of_job.contains(node)))
+    });
+    let jobs: Vec<JobId> = concerned
+        .map(|(job_id, _)| job_id.clone())
+        .take(MAX_NOTE_JOBS)
+        .collect();
+    if jobs.is_empty() {
+        return None;
+    }
+    let text = text.trim_start_matches("spillway:").trim_start();
+    Some(JobNote {
+        jobs,
+        text: bounded(&format!("spillway: {}: {text}", hostlist::fold(nodes))),
+    })
+}

@@ -1,0 +1,176 @@
+//! How a chunk stands: which of its nodes wait, which instances there are for them; and pairing the two.
+
+use std::collections::BTreeSet;
+
+use spillway_core::name::{InstanceId, NodeName};
+use spillway_core::pairing::{Event, PairingState};
+
+use super::LaunchError;
+use super::chunk::Work;
+use super::gang::Gathered;
+use super::history::History;
+use super::note;
+use crate::pairings::apply_of;
+use crate::ports::{Clock, Ec2, InstanceSeen, Queues, Table};
+use crate::tally::Tally;
+
+/// How often addresses are looked for within one invocation before a timer takes over.
+const ADDRESS_LOOKS: u32 = 5;
+
+/// How long between two looks for addresses.
+const ADDRESS_LOOK_MS: u64 = 500;
+
+/// A chunk's nodes and instances as they stand.
+#[derive(Debug)]
+pub(super) struct Standing {
+    /// Nodes that wait for an instance of this launch.
+    pub wanted: BTreeSet<NodeName>,
+    /// How many instances there are for them, with or without an address yet.
+    pub spare: usize,
+    /// What EC2 showed of the chunk; none if there was no need to ask.
+    pub seen: Option<Vec<InstanceSeen>>,
+}
+
+/// Instances that serve no node yet.
+struct Free<'a> {
+    /// With an address.
+    ready: Vec<&'a InstanceSeen>,
+    /// All but the dead.
+    count: usize,
+}
+
+impl<'a> Free<'a> {
+    /// An instance that EC2 does not show yet is not dead.
+    fn of(unpaired: &BTreeSet<InstanceId>, seen: &'a [InstanceSeen]) -> Self {
+        let ours = seen
+            .iter()
+            .filter(|instance| unpaired.contains(&instance.instance_id));
+        let (alive, dead): (Vec<_>, Vec<_>) = ours.partition(|instance| instance.is_alive());
+        Self {
+            count: unpaired.len() - dead.len(),
+            ready: alive
+                .into_iter()
+                .filter(|instance| instance.address.is_some())
+                .collect(),
+        }
+    }
+}
+
+impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
+    /// Pairs what has an address with nodes that wait, and answers how the chunk stands then.
+    pub(super) async fn settle_in(
+        &self,
+        nodes: &BTreeSet<NodeName>,
+        history: &History,
+        tally: &mut Tally,
+    ) -> Result<Standing, LaunchError> {
+        let mut looks = 1;
+        loop {
+            let mut wanted = self.wanted(nodes).await?;
+            let unpaired = self.unpaired(history).await?;
+            if wanted.is_empty() || unpaired.is_empty() {
+                return Ok(Standing {
+                    wanted,
+                    spare: unpaired.len(),
+                    seen: None,
+                });
+            }
+            let seen = self.ec2.find(&self.tags()).await?;
+            let free = Free::of(&unpaired, &seen);
+            let paired = self.pair(&wanted, &free, history, tally).await?;
+            wanted.retain(|node| !paired.contains(node));
+            let no_address = free.count - free.ready.len();
+            let is_last = looks == ADDRESS_LOOKS || !self.budget.lasts(&self.control.clock);
+            if no_address == 0 || wanted.is_empty() || is_last {
+                return Ok(Standing {
+                    wanted,
+                    spare: free.count - paired.len(),
+                    seen: Some(seen),
+                });
+            }
+            looks += 1;
+            self.control.clock.sleep_ms(ADDRESS_LOOK_MS).await;
+        }
+    }
+
+    /// Pairs nodes with instances that are ready: each job's in turn, a gang's once all of them are. Answers the nodes.
+    async fn pair(
+        &self,
+        wanted: &BTreeSet<NodeName>,
+        free: &Free<'_>,
+        history: &History,
+        tally: &mut Tally,
+    ) -> Result<BTreeSet<NodeName>, LaunchError> {
+        match self.gathered(wanted, free.ready.len()).await? {
+            Gathered::Here => {}
+            Gathered::Waiting => return Ok(BTreeSet::new()),
+            Gathered::Failed { reason } => {
+                let nodes: Vec<NodeName> = wanted.iter().cloned().collect();
+                self.give_up(&nodes, &reason, None, tally).await?;
+                return Ok(BTreeSet::new());
+            }
+        }
+        // Who will be served once all have their addresses; of them, who can be now.
+        let meant = self.units.share(wanted, free.count).into_iter().collect();
+        let now = self.units.share(&meant, free.ready.len());
+        let note = note::of_launch(self.chunk, &now, history);
+        let events = now.iter().zip(&free.ready).filter_map(|(node, instance)| {
+            let event = Event::Launched {
+                launch: self.launch.clone(),
+                instance: instance.instance_id.clone(),
+                address: instance.address?,
+                note: note.clone(),
+            };
+            Some((node.clone(), event))
+        });
+        let applied = apply_of(self.control, events.collect(), Some(&self.origin())).await?;
+        let over = applied
+            .into_iter()
+            .filter_map(|applied| applied.transition.release);
+        self.release(over.collect()).await?;
+        Ok(now.into_iter().collect())
+    }
+
+    /// Nodes that wait for an instance of this launch.
+    async fn wanted(&self, nodes: &BTreeSet<NodeName>) -> Result<BTreeSet<NodeName>, LaunchError> {
+        let nodes: Vec<NodeName> = nodes.iter().cloned().collect();
+        let stored = self.control.table.pairings(&nodes).await?.into_iter();
+        let waits = |state: &PairingState| matches!(state, PairingState::Requested { launch, .. } if launch == self.launch);
+        let wanted = stored.filter(|stored| waits(&stored.record.state));
+        Ok(wanted.map(|stored| stored.record.node).collect())
+    }
+
+    /// Nodes that have an instance of this launch, and which.
+    pub(super) async fn paired(
+        &self,
+        nodes: &BTreeSet<NodeName>,
+    ) -> Result<Vec<(NodeName, InstanceId)>, LaunchError> {
+        let nodes: Vec<NodeName> = nodes.iter().cloned().collect();
+        let stored = self.control.table.pairings(&nodes).await?.into_iter();
+        let paired = stored.filter_map(|stored| match &stored.record.state {
+            PairingState::Launched {
+                launch, instance, ..
+            } if launch == self.launch => Some((stored.record.node, instance.clone())),
+            _ => None,
+        });
+        Ok(paired.collect())
+    }
+
+    async fn unpaired(&self, history: &History) -> Result<BTreeSet<InstanceId>, LaunchError> {
+        let taken = self.taken(&history.instances).await?;
+        Ok(history.instances.difference(&taken).cloned().collect())
+    }
+
+    /// Those of `ids` that serve a node, or did: an instance with an item was given a node once, or given back.
+    pub(super) async fn taken(
+        &self,
+        ids: &BTreeSet<InstanceId>,
+    ) -> Result<BTreeSet<InstanceId>, LaunchError> {
+        if ids.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let ids: Vec<InstanceId> = ids.iter().cloned().collect();
+        let records = self.control.table.instances(&ids).await?.into_iter();
+        Ok(records.map(|record| record.instance_id).collect())
+    }
+}
