@@ -18,7 +18,7 @@ use super::world::{UPDATES, World};
 const MOST: usize = 10;
 /// Every so many envelopes the signature is verified too: it costs more than all the rest of an envelope's way, and
 /// has tests of its own.
-const VERIFIED: u64 = 8;
+const VERIFIED: u64 = 32;
 
 /// What an update is to one node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

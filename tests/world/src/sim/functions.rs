@@ -157,7 +157,7 @@ impl World {
     pub(crate) fn take_begun(&mut self, shared: &Shared) -> Vec<(TaskId, Task)> {
         let begun = std::mem::take(&mut self.functions.begun);
         let task = |(id, work): (TaskId, Work)| {
-            let skewed = self.strikes(Call::Now, 4) == Some(Trouble::Skewed);
+            let skewed = self.strike(Call::Now, false) == Some(Trouble::Skewed);
             let spared = match &work {
                 Work::Messages(_, batch) => batch.iter().any(|m| m.receives > SPARED_RECEIVES),
                 Work::Changes(..) => false,

@@ -15,8 +15,6 @@ use super::world::{Due, World};
 const REPORT_AHEAD_MS: u64 = 5_000;
 /// How long it waits to be paired at all.
 const UNPAIRED_MS: u64 = 600_000;
-/// Chance of trouble at a boot, in usual chances.
-const TIMES: u32 = 4;
 
 #[derive(Debug)]
 struct Machine {
@@ -47,7 +45,7 @@ impl Machines {
 impl World {
     /// EC2 has started an instance.
     pub(crate) fn boots(&mut self, id: String) {
-        let trouble = self.strikes(Call::Boot, TIMES);
+        let trouble = self.strike(Call::Boot, false);
         let mut after_ms = self.rng.u64(2_000..=60_000);
         if trouble == Some(Trouble::Slow) {
             after_ms += self.rng.u64(60_000..=400_000);

@@ -92,6 +92,42 @@ words! {
     }
 }
 
+/// A service that may be away as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Service {
+    Table,
+    Queues,
+    Ec2,
+    Ssm,
+}
+
+impl Service {
+    pub(crate) const ALL: &'static [Self] = &[Self::Table, Self::Queues, Self::Ec2, Self::Ssm];
+}
+
+impl Call {
+    /// Who answers it; none is a step that no service makes.
+    pub(crate) fn service(self) -> Option<Service> {
+        let (service, _) = self.as_str().split_once('.')?;
+        match service {
+            "table" => Some(Service::Table),
+            "queues" => Some(Service::Queues),
+            "ec2" => Some(Service::Ec2),
+            "clock" => None,
+            _ => Some(Service::Ssm),
+        }
+    }
+
+    /// How many times as likely as another a fault is at this call: so that what happens seldom is struck too.
+    pub(crate) fn weight(self) -> f64 {
+        match self {
+            Self::ReleaseUnpaired => 8.0,
+            Self::Boot | Self::Now | Self::NodesWithUpdateDue | Self::Launch => 4.0,
+            _ => 1.0,
+        }
+    }
+}
+
 impl Trouble {
     /// Troubles of a call, the declared list.
     pub(crate) fn of(call: Call) -> &'static [Self] {

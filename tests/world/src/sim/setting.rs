@@ -11,6 +11,7 @@ use spillway_core::name::{
     SubnetId, Zone,
 };
 
+use super::names::Service;
 use crate::ec2;
 
 /// When every run begins: 2027-01-15, Unix milliseconds.
@@ -54,15 +55,18 @@ pub(crate) struct Setting {
     /// The head node's clock against the truth.
     pub head_skew_ms: i64,
     pub ec2: ec2::Settings,
+    /// A service that is away for a while, and from when to when.
+    pub outages: Vec<(Service, u64, u64)>,
     /// Spot capacity of each pool, where it is limited.
     pub spot: Option<u32>,
 }
 
 impl Setting {
     pub(crate) fn draw(rng: &mut fastrand::Rng) -> Self {
-        let count = rng.usize(NODES);
+        // Small clusters are as good as large ones at most things, and cheaper.
+        let count = rng.usize(NODES).min(rng.usize(NODES));
         let first = rng.usize(1..count);
-        let resume_timeout_seconds = rng.u32(150..=600);
+        let resume_timeout_seconds = rng.u32(120..=400);
         let groups = [first, count - first];
         let node_groups = [
             group(rng, 0, groups[0], resume_timeout_seconds),
@@ -88,14 +92,15 @@ impl Setting {
             policy,
             nodes,
             events: rng.usize(EVENTS),
-            storm_ends_ms: START_MS + rng.u64(5..=20) * MINUTE_MS,
-            fault_rate: *pick(rng, &[0.002, 0.005, 0.01, 0.02, 0.03]),
-            forced: (0..FORCED_FAULTS).map(|_| rng.u64(0..FORCED_AMONG)).collect(),
+            storm_ends_ms: START_MS + rng.u64(3..=10) * MINUTE_MS,
+            fault_rate: *pick(rng, &[0.003, 0.006, 0.015, 0.03, 0.06]),
+            forced: forced(rng),
             resume_timeout_ms: u64::from(resume_timeout_seconds) * 1000,
-            suspend_time_ms: rng.u64(30_000..=240_000),
+            suspend_time_ms: rng.u64(20_000..=120_000),
             suspend_timeout_ms: rng.u64(20_000..=90_000),
             commands: rng.f64() < 0.7,
             head_skew_ms: rng.i64(-2_000..=2_000),
+            outages: outages(rng),
             ec2: ec2_settings(rng),
             spot: (rng.f64() < 0.3).then(|| rng.u32(0..8)),
         }
@@ -171,6 +176,28 @@ fn group(rng: &mut fastrand::Rng, index: usize, count: usize, timeout_seconds: u
         gres: None,
         join_timeout_seconds: timeout_seconds - rng.u32(20..=60),
         tags: BTreeMap::new(),
+    }
+}
+
+fn forced(rng: &mut fastrand::Rng) -> BTreeSet<u64> {
+    let mut forced = BTreeSet::new();
+    while forced.len() < FORCED_FAULTS {
+        forced.insert(rng.u64(0..FORCED_AMONG));
+    }
+    forced
+}
+
+/// Up to two services are away, each for up to a minute and a half.
+fn outages(rng: &mut fastrand::Rng) -> Vec<(Service, u64, u64)> {
+    let mut outage = || {
+        let from_ms = START_MS + rng.u64(0..5 * MINUTE_MS);
+        let service = *pick(rng, Service::ALL);
+        (service, from_ms, from_ms + rng.u64(500..90_000))
+    };
+    match outage().1 % 4 {
+        0 => vec![outage(), outage()],
+        1 => vec![outage()],
+        _ => Vec::new(),
     }
 }
 

@@ -9,7 +9,7 @@ use super::setting::Setting;
 use super::world::{Due, World};
 
 /// A job is requeued so often; then its user gives up.
-const MAX_REQUEUES: u32 = 4;
+const MAX_REQUEUES: u32 = 2;
 
 /// Where a node stands with Slurm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub(crate) struct Node {
     /// The instance whose slurmd registered last.
     pub instance: Option<String>,
     job: Option<usize>,
+    /// When it has idled for SuspendTime.
+    idle_until_ms: u64,
     /// Timers of an earlier stand of the node mean nothing.
     epoch: u64,
 }
@@ -83,6 +85,7 @@ impl Slurm {
             address: None,
             instance: None,
             job: None,
+            idle_until_ms: 0,
             epoch: 0,
         };
         Self {
@@ -138,7 +141,7 @@ impl World {
         let group = self.rng.usize(0..2);
         let size = self.slurm.nodes.iter().filter(|node| node.group == group).count();
         let need = if self.rng.bool() { 1 } else { self.rng.usize(1..=size.min(16)) };
-        let run_ms = (self.rng.f64() < 0.9).then(|| self.rng.u64(1_000..=400_000));
+        let run_ms = (self.rng.f64() < 0.9).then(|| self.rng.u64(1_000..=200_000));
         self.slurm.jobs.push(Job {
             group,
             need,
@@ -151,7 +154,21 @@ impl World {
         });
         let id = self.slurm.jobs.len() - 1;
         self.tell(|| format!("== job {id} wants {need} nodes of group {group}"));
+        if self.rng.f64() < 0.25 {
+            let after_ms = self.rng.u64(50..=20_000);
+            self.after(after_ms, Due::Regret(id));
+        }
         self.schedule();
+    }
+
+    /// Nodes are powered down while they are being launched.
+    pub(crate) fn regrets(&mut self, id: usize) {
+        let nodes = self.slurm.nodes_that(|node| node.job == Some(id));
+        if !nodes.is_empty() {
+            let some = self.rng.usize(1..=nodes.len());
+            self.tell(|| format!("== nodes of job {id} are powered down by force"));
+            self.power_down_force(&nodes[..some]);
+        }
     }
 
     /// A user cancels a job.
@@ -287,22 +304,30 @@ impl World {
         }
     }
 
+    /// All nodes that were resumed together are given up together.
     pub(crate) fn resume_timeout(&mut self, node: usize, epoch: u64) {
+        let Power::PoweringUp(since_ms) = self.slurm.nodes[node].power else {
+            return;
+        };
         if self.slurm.nodes[node].epoch != epoch {
             return;
         }
-        self.tell(|| format!("   ResumeTimeout of {}", self.slurm.nodes[node].name));
-        self.lose_job(node);
-        self.slurm.stands(node, Power::Down);
-        self.suspend_program(&[node], spillway_core::message::SuspendCause::ResumeFail);
+        let nodes = self.slurm.nodes_that(|node| node.power == Power::PoweringUp(since_ms));
+        self.tell(|| format!("   ResumeTimeout of {}", self.slurm.names(&nodes).join(",")));
+        for node in &nodes {
+            self.lose_job(*node);
+            self.slurm.stands(*node, Power::Down);
+        }
+        self.suspend_program(&nodes, spillway_core::message::SuspendCause::ResumeFail);
     }
 
-    pub(crate) fn idle_timeout(&mut self, node: usize, epoch: u64) {
-        let own = &self.slurm.nodes[node];
-        if own.epoch == epoch && own.job.is_none() && own.power == Power::Up {
-            self.tell(|| format!("   {} has idled for SuspendTime", self.slurm.nodes[node].name));
-            self.power_down(&[node]);
-        }
+    /// All nodes that have idled for SuspendTime are suspended.
+    pub(crate) fn idle_timeout(&mut self) {
+        let now_ms = self.now_ms;
+        let nodes = self.slurm.nodes_that(|node| {
+            node.power == Power::Up && node.job.is_none() && node.idle_until_ms <= now_ms
+        });
+        self.power_down(&nodes);
     }
 
     /// A slurmd that booted at `booted_ms` registers. Whether slurmctld takes it.
@@ -324,9 +349,8 @@ impl World {
     }
 
     fn idles(&mut self, node: usize) {
-        self.slurm.nodes[node].epoch += 1;
-        let epoch = self.slurm.nodes[node].epoch;
-        self.after(self.setting.suspend_time_ms, Due::IdleTimeout(node, epoch));
+        self.slurm.nodes[node].idle_until_ms = self.now_ms + self.setting.suspend_time_ms;
+        self.after(self.setting.suspend_time_ms, Due::IdleTimeout);
     }
 
     fn start_if_ready(&mut self, id: usize) {

@@ -54,7 +54,9 @@ pub(crate) enum Due {
     Schedule,
     ResumeTimeout(usize, u64),
     SuspendTimeout(usize, u64),
-    IdleTimeout(usize, u64),
+    IdleTimeout,
+    /// An administrator, or a user, has second thoughts about a job.
+    Regret(usize),
     JobEnds(usize, u64),
     AgentSends,
     AgentReceives,
@@ -166,9 +168,14 @@ impl World {
         if spared || !self.is_stormy() {
             return None;
         }
+        if self.is_away(call) {
+            self.coverage.strike(Trouble::Refused, call);
+            self.tell(|| format!("!! {}: its service is away", call.as_str()));
+            return Some(Trouble::Refused);
+        }
         self.calls += 1;
         let forced = self.setting.forced.first().is_some_and(|at| *at <= self.calls);
-        if !forced && self.rng.f64() >= self.setting.fault_rate {
+        if !forced && self.rng.f64() >= self.setting.fault_rate * call.weight() {
             return None;
         }
         if forced {
@@ -181,9 +188,11 @@ impl World {
         Some(trouble)
     }
 
-    /// [`Self::strike`] for a call with one trouble that has a chance of its own: `times` the usual one.
-    pub(crate) fn strikes(&mut self, call: Call, times: u32) -> Option<Trouble> {
-        (0..times).find_map(|_| self.strike(call, false))
+    fn is_away(&self, call: Call) -> bool {
+        let mut outages = self.setting.outages.iter();
+        outages.any(|(service, from_ms, until_ms)| {
+            (*from_ms..*until_ms).contains(&self.now_ms) && call.service() == Some(*service)
+        })
     }
 
     /// Puts a message into a queue.
