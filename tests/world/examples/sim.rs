@@ -47,8 +47,10 @@ fn campaign(count: u64, first: u64) -> ExitCode {
     for pair in &missing {
         println!("never seen: {pair}");
     }
-    for (seed, violation) in &campaign.violations {
-        println!("seed {seed} violates {}: {}", violation.invariant, violation.what);
+    for (seed, violations) in &campaign.violations {
+        for violation in violations {
+            println!("seed {seed} violates {}: {}", violation.invariant, violation.what);
+        }
     }
     for (seed, _) in campaign.violations.iter().take(STORIES) {
         println!("\n{}", tell(*seed, false));

@@ -8,7 +8,7 @@ use super::coverage::Coverage;
 use super::run::{Run, run};
 use super::watch::Violation;
 
-/// A campaign stops after so many violations: they are likely to be one.
+/// A campaign stops after so many seeds with violations: they are likely to be one.
 const MOST_VIOLATIONS: u64 = 20;
 
 /// What many seeds brought.
@@ -22,8 +22,8 @@ pub struct Campaign {
     pub fewest: [usize; 3],
     /// The most nodes of a run.
     pub most_nodes: usize,
-    /// Seeds with the invariant that did not hold, in the order of the seeds.
-    pub violations: Vec<(u64, Violation)>,
+    /// Seeds with the invariants that did not hold, in the order of the seeds.
+    pub violations: Vec<(u64, Vec<Violation>)>,
 }
 
 impl Default for Campaign {
@@ -68,28 +68,25 @@ impl Campaign {
 
     fn add(&mut self, seed: u64, failed: &AtomicU64) {
         self.runs += 1;
-        let violation = match catch_unwind(|| run(seed)) {
+        let violations = match catch_unwind(|| run(seed)) {
             Ok(run) => {
                 self.measure(&run);
-                run.violation
+                run.violations
             }
-            Err(_) => Some(Violation::panic()),
+            Err(_) => vec![Violation::panic()],
         };
-        if let Some(violation) = violation {
+        if !violations.is_empty() {
             failed.fetch_add(1, Ordering::Relaxed);
-            self.violations.push((seed, violation));
+            self.violations.push((seed, violations));
         }
     }
 
     fn measure(&mut self, run: &Run) {
         self.coverage.merge(&run.coverage);
         self.most_nodes = self.most_nodes.max(run.nodes);
-        // A run that a violation ended has not seen all of its events.
-        if run.violation.is_none() {
-            let faults = usize::try_from(run.coverage.total()).unwrap_or(usize::MAX);
-            let own = [run.nodes, run.events, faults];
-            self.fewest.iter_mut().zip(own).for_each(|(least, own)| *least = (*least).min(own));
-        }
+        let faults = usize::try_from(run.coverage.total()).unwrap_or(usize::MAX);
+        let own = [run.nodes, run.events, faults];
+        self.fewest.iter_mut().zip(own).for_each(|(least, own)| *least = (*least).min(own));
     }
 
     fn merge(&mut self, other: Self) {

@@ -29,8 +29,8 @@ pub struct Run {
     pub events: usize,
     /// Which faults struck which calls.
     pub coverage: Coverage,
-    /// The first invariant that did not hold.
-    pub violation: Option<Violation>,
+    /// Invariants that did not hold, in the order of time.
+    pub violations: Vec<Violation>,
 }
 
 /// Runs a seed.
@@ -43,7 +43,7 @@ pub fn run(seed: u64) -> Run {
         nodes: world.slurm.nodes.len(),
         events: world.events,
         coverage: std::mem::take(&mut world.coverage),
-        violation: world.violation.take(),
+        violations: std::mem::take(&mut world.violations),
     }
 }
 
@@ -52,7 +52,7 @@ pub fn run(seed: u64) -> Run {
 pub fn tell(seed: u64, whole: bool) -> String {
     let shared = follow(seed, true);
     let world = shared.lock();
-    let names = match &world.violation {
+    let names = match world.violations.first() {
         Some(violation) if !whole => violation.about.as_slice(),
         _ => &[],
     };
@@ -107,9 +107,6 @@ impl World {
 
     /// The next thing happens; true if the run is over.
     fn step(&mut self) -> bool {
-        if self.violation.is_some() {
-            return true;
-        }
         if !self.is_stormy() && self.is_quiet() {
             self.watch_end();
             return true;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use spillway_control::record::RequestRecord;
 use spillway_core::hostlist::Hostlist;
+use spillway_core::message::ReportBody;
 use spillway_core::name::{Generation, InstanceId, NodeGroupName, NodeName};
 use spillway_core::pairing::{DueAction, LaunchKey, Pairing, PairingState};
 use spillway_core::plan::{InstanceState, LaunchCall};
@@ -12,13 +13,15 @@ use spillway_core::tag;
 use super::cloud::Live;
 use super::setting::START_MS;
 use super::slurm::Power;
-use super::world::World;
+use super::queue::Body;
+use super::world::{REPORTS, World};
 
 /// A node has at most one instance that is neither ending nor marked released.
 pub const ONE_INSTANCE: &str = "one-instance";
 /// Every instance is owned by one pairing, or marked, or ending, or its launch is still going on.
 pub const OWNED: &str = "owned";
-/// A node that was asked for is ready or failed by its deadline and a margin.
+/// A node that was asked for is ready or failed soon after its deadline, unless its timer is still on its way; and in
+/// any case before redelivery has done its worst.
 pub const DEADLINE: &str = "deadline";
 /// A node that will not come has a reason.
 pub const REASON: &str = "reason";
@@ -62,6 +65,8 @@ pub const INVARIANTS: [&str; 14] = [
     PANIC,
 ];
 
+/// A join timer comes a second or two after its deadline, and is carried out within another.
+const SOON_MS: u64 = 5_000;
 /// What redelivery may add to a deadline: four deliveries of the timer (70 s each), a delayed one (90 s) and its
 /// being put back once.
 const MARGIN_MS: u64 = 480_000;
@@ -126,8 +131,10 @@ impl World {
         }
         match &new.state {
             PairingState::Requested { deadline_ms, .. } | PairingState::Launched { deadline_ms, .. } => {
-                let deadline = (deadline_ms + MARGIN_MS, node.clone(), new.generation);
-                self.watch.deadlines.insert(deadline);
+                for margin_ms in [SOON_MS, MARGIN_MS] {
+                    let deadline = (deadline_ms + margin_ms, node.clone(), new.generation);
+                    self.watch.deadlines.insert(deadline);
+                }
             }
             PairingState::Ready { instance, .. } => {
                 self.watch.joined.insert((instance.clone(), new.generation));
@@ -188,11 +195,31 @@ impl World {
                 | PairingState::Launched { deadline_ms, .. } => deadline_ms,
                 PairingState::Free | PairingState::Ready { .. } => continue,
             };
-            if pairing.generation == generation && deadline_ms + MARGIN_MS == at_ms {
+            if pairing.generation != generation {
+                continue;
+            }
+            if deadline_ms + MARGIN_MS == at_ms {
                 let what = format!("{node} is neither ready nor failed long after its deadline");
+                self.violate(DEADLINE, vec![node.to_string()], what);
+            } else if deadline_ms + SOON_MS == at_ms && !self.has_timer(&node, generation) {
+                let what = format!("{node} is neither ready nor failed, and no timer will fail it");
                 self.violate(DEADLINE, vec![node.to_string()], what);
             }
         }
+    }
+
+    /// Whether a join timer of this generation that names the node is still to be carried out.
+    fn has_timer(&self, node: &NodeName, generation: Generation) -> bool {
+        let names_it = |nodes: &str| {
+            let list = Hostlist::parse(nodes);
+            list.is_ok_and(|list| list.iter().any(|name| name == node.as_str()))
+        };
+        self.queues[REPORTS].messages.values().any(|message| match &message.body {
+            Body::Report(ReportBody::JoinDeadline(timer)) => {
+                timer.generation == generation && names_it(&timer.nodes)
+            }
+            _ => false,
+        })
     }
 
     /// EC2 was asked to launch, and `new` is what it launched.

@@ -95,7 +95,8 @@ pub(crate) struct World {
     pub watch: Watch,
     /// Events that happened.
     pub events: usize,
-    pub violation: Option<Violation>,
+    /// The first violation of each invariant, in the order of time.
+    pub violations: Vec<Violation>,
 }
 
 /// Places in [`World::queues`].
@@ -130,7 +131,7 @@ impl World {
             functions: Functions::default(),
             watch: Watch::default(),
             events: 0,
-            violation: None,
+            violations: Vec::new(),
             setting,
         }
     }
@@ -157,9 +158,9 @@ impl World {
         Some(due)
     }
 
-    /// Whether faults still strike.
+    /// Whether faults still strike: until the storm is over, and the forced ones have struck.
     pub(crate) fn is_stormy(&self) -> bool {
-        self.now_ms < self.setting.storm_ends_ms
+        self.now_ms < self.setting.storm_ends_ms || !self.setting.forced.is_empty()
     }
 
     /// Whether, and how, a call goes wrong. `spared`: what carries on here has been struck often enough.
@@ -243,11 +244,11 @@ impl World {
         self.send(REPORTS, Body::Report(body), sender, delay_seconds);
     }
 
-    /// The run ends here.
+    /// An invariant does not hold. The run goes on: what follows from it may be told too.
     pub(crate) fn violate(&mut self, invariant: &'static str, about: Vec<String>, what: String) {
         self.tell(|| format!("## {invariant}: {what}"));
-        if self.violation.is_none() {
-            self.violation = Some(Violation {
+        if self.violations.iter().all(|violation| violation.invariant != invariant) {
+            self.violations.push(Violation {
                 invariant,
                 about,
                 what,
