@@ -1,4 +1,5 @@
-//! Spillway's model of the world outside: in memory for the simulation, its EC2 served over HTTP by the lab.
-//! Everything here is plain data and functions: no async, no clock, no randomness but a seed.
+//! Spillway's model of the world outside. `ec2` is plain data and functions: no async, no clock, no randomness but a
+//! seed; the lab serves it over HTTP. `sim` is the whole world in memory, in which the use-cases run by a seed.
 
 pub mod ec2;
+pub mod sim;

@@ -1,0 +1,418 @@
+//! EC2 behind its port: calls are mapped to the model as the adapter maps them to the SDK (`functions/ec2`).
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use spillway_control::fault::{Fault, FaultKind};
+use spillway_control::ports::{Ec2, InstanceSeen, Terminated};
+use spillway_control::record::{LaunchAnswer, Origin};
+use spillway_core::config::CapacityKind;
+use spillway_core::name::{InstanceId, NodeGroupName, RequestId};
+use spillway_core::pairing::LaunchKey;
+use spillway_core::plan::LaunchCall;
+use spillway_core::tag;
+
+use super::names::{Call, Trouble};
+use super::port::{Port, fault};
+use super::world::{Due, World};
+use crate::ec2;
+
+/// EC2 shows everything after this; until then a look may lack what is new.
+const SHOWN_AFTER_MS: u64 = 9_000;
+/// A call that is not answered is given up by the SDK after this at the latest.
+const PATIENCE_MS: u64 = 20_000;
+
+/// EC2, and what is known of what runs.
+#[derive(Debug)]
+pub(crate) struct Cloud {
+    pub ec2: ec2::Ec2,
+    /// Instances that are pending or running.
+    pub live: BTreeMap<String, Live>,
+    /// When EC2's own time is looked at next.
+    look_ms: Option<u64>,
+}
+
+/// An instance that is not ended.
+#[derive(Debug, Clone)]
+pub(crate) struct Live {
+    pub launch: LaunchKey,
+    pub chunk: u32,
+    pub group: String,
+}
+
+impl Cloud {
+    pub(crate) fn new(ec2: ec2::Ec2) -> Self {
+        Self {
+            ec2,
+            live: BTreeMap::new(),
+            look_ms: None,
+        }
+    }
+}
+
+impl World {
+    /// Carries out a launch.
+    fn launch(&mut self, call: &LaunchCall, trouble: Option<Trouble>) -> Result<LaunchAnswer, Fault> {
+        let short = matches!(trouble, Some(Trouble::ThrottledInside | Trouble::Partial));
+        let before = short.then(|| self.limit_capacity(call));
+        let now_ms = self.now_ms;
+        let mut answer = launch_in(&mut self.cloud.ec2, now_ms, call);
+        for (pool, free) in before.into_iter().flatten() {
+            self.cloud.ec2.set_free_capacity(pool, free);
+        }
+        if trouble == Some(Trouble::ThrottledInside) {
+            answer = answer.map(throttled_inside).map_err(|_| throttled());
+        }
+        self.tell(|| {
+            let answer = match &answer {
+                Ok(answer) => format!("{:?}, faults {:?}", answer.instances, codes(&answer.faults)),
+                Err(fault) => fault.to_string(),
+            };
+            let token = &call.client_token[..8];
+            format!("   EC2 launches {} for token {token}: {answer}", call.count)
+        });
+        self.cloud_moved(Some(call));
+        answer
+    }
+
+    /// Leaves each pool of a call fewer places than it asks for. Answers what they had.
+    fn limit_capacity(&mut self, call: &LaunchCall) -> Vec<(ec2::Pool, Option<u32>)> {
+        let mut left = self.rng.u32(0..call.count.max(1));
+        let mut before = Vec::new();
+        for candidate in &call.recipe.candidates {
+            let pool = ec2::Pool {
+                kind: kind(call.recipe.capacity),
+                instance_type: candidate.instance_type.clone(),
+                availability_zone: candidate.zone.clone(),
+            };
+            let free = self.cloud.ec2.free_capacity(&pool);
+            before.push((pool.clone(), (free != u32::MAX).then_some(free)));
+            let given = free.min(left);
+            self.cloud.ec2.set_free_capacity(pool, Some(given));
+            left -= given;
+        }
+        // Given back in the other order, the first word on a pool named twice stands.
+        before.reverse();
+        before
+    }
+
+    /// What EC2 tells of itself is taken in. `call`: what has just been asked.
+    pub(crate) fn cloud_moved(&mut self, call: Option<&LaunchCall>) {
+        let mut new = Vec::new();
+        for event in self.cloud.ec2.take_events() {
+            let ec2::Ec2Event::StateChange(change) = event else {
+                continue;
+            };
+            match change.to {
+                ec2::InstanceState::Pending => new.push(change.instance_id),
+                ec2::InstanceState::Running => self.boots(change.instance_id),
+                ec2::InstanceState::ShuttingDown => {
+                    self.tell(|| format!("   {} is shutting down", change.instance_id));
+                    self.cloud.live.remove(&change.instance_id);
+                    self.machines.stop(&change.instance_id);
+                }
+                _ => {}
+            }
+        }
+        if let Some(call) = call {
+            self.watch_launch(call, &new);
+        }
+        if let Some(next_ms) = self.cloud.ec2.next_due_ms()
+            && self.cloud.look_ms.is_none_or(|look_ms| next_ms < look_ms)
+        {
+            self.cloud.look_ms = Some(next_ms);
+            self.after(next_ms.saturating_sub(self.now_ms), Due::Cloud);
+        }
+    }
+
+    /// EC2's own time passes.
+    pub(crate) fn cloud_time(&mut self) {
+        if self.cloud.look_ms.is_some_and(|look_ms| look_ms <= self.now_ms) {
+            self.cloud.look_ms = None;
+        }
+        self.cloud.ec2.advance(self.now_ms);
+        self.cloud_moved(None);
+    }
+
+    /// A launch that its caller has given up arrives after all.
+    pub(crate) fn late_launch(&mut self, call: &LaunchCall) {
+        self.tell(|| "   a launch that was given up arrives".to_owned());
+        let _nobody_waits = self.launch(call, None);
+    }
+
+    fn terminate(&mut self, ids: &[InstanceId]) -> Result<(), Fault> {
+        self.watch_termination(ids);
+        let known = |id: &&InstanceId| self.cloud.ec2.instance(id.as_str()).is_some();
+        let known: Vec<String> = ids.iter().filter(known).map(ToString::to_string).collect();
+        if known.is_empty() {
+            return Ok(());
+        }
+        let answer = self.cloud.ec2.terminate_instances(self.now_ms, &known, false);
+        self.cloud_moved(None);
+        answer.map(drop).map_err(|error| refusal(Call::Terminate, &error))
+    }
+
+    fn describe(&mut self, request: &ec2::DescribeInstances) -> Result<Vec<InstanceSeen>, Fault> {
+        let answer = self.cloud.ec2.describe_instances(self.now_ms, request);
+        self.cloud_moved(None);
+        let (reservations, _) = answer.map_err(|error| refusal(Call::Describe, &error))?;
+        let instances = reservations.into_iter().flat_map(|r| r.instances);
+        Ok(instances.filter_map(|instance| seen(&instance)).collect())
+    }
+
+    /// Leaves out some of what EC2 may not show yet.
+    fn forget_some(&mut self, seen: &mut Vec<InstanceSeen>) {
+        seen.retain(|instance| {
+            let known = self.cloud.ec2.instance(instance.instance_id.as_str());
+            let old = known.is_none_or(|i| i.launched_at_ms + SHOWN_AFTER_MS < self.now_ms);
+            old || self.rng.bool()
+        });
+    }
+}
+
+fn codes(faults: &[Fault]) -> Vec<&str> {
+    faults.iter().map(|fault| fault.code.as_str()).collect()
+}
+
+fn throttled() -> Fault {
+    fault(Call::Launch, FaultKind::Throttled, "RequestLimitExceeded")
+}
+
+fn throttled_inside(mut answer: LaunchAnswer) -> LaunchAnswer {
+    answer.faults = vec![throttled()];
+    answer
+}
+
+fn kind(capacity: CapacityKind) -> ec2::CapacityKind {
+    match capacity {
+        CapacityKind::Spot => ec2::CapacityKind::Spot,
+        CapacityKind::OnDemand | CapacityKind::Reserved => ec2::CapacityKind::OnDemand,
+    }
+}
+
+fn launch_in(ec2: &mut ec2::Ec2, now_ms: u64, call: &LaunchCall) -> Result<LaunchAnswer, Fault> {
+    match call.recipe.candidates.as_slice() {
+        [only] => {
+            let answer = ec2.run_instances(now_ms, &run_instances(call, only));
+            let answer = answer.map_err(|error| refusal(Call::Launch, &error))?;
+            let ids = answer.instances.into_iter().map(|i| i.instance_id);
+            Ok(LaunchAnswer {
+                instances: instance_ids(ids),
+                faults: Vec::new(),
+            })
+        }
+        _ => {
+            let answer = ec2.create_fleet(now_ms, &create_fleet(call));
+            let fleet = answer.map_err(|error| refusal(Call::Launch, &error))?;
+            let mut faults = BTreeMap::new();
+            for error in &fleet.errors {
+                let fault = fault(Call::Launch, class_of(&error.code), &error.code);
+                faults.insert(error.code.clone(), fault);
+            }
+            Ok(LaunchAnswer {
+                instances: instance_ids(fleet.instance_ids().into_iter()),
+                faults: faults.into_values().collect(),
+            })
+        }
+    }
+}
+
+fn template(call: &LaunchCall) -> ec2::LaunchTemplateSpecification {
+    ec2::LaunchTemplateSpecification {
+        version: Some(call.recipe.launch_template_version.clone()),
+        ..ec2::LaunchTemplateSpecification::by_id(&call.recipe.launch_template_id)
+    }
+}
+
+fn tagged(call: &LaunchCall) -> Vec<ec2::TagSpecification> {
+    vec![ec2::TagSpecification {
+        resource_type: "instance".to_owned(),
+        tags: call.tags.clone(),
+    }]
+}
+
+fn run_instances(call: &LaunchCall, only: &spillway_core::plan::Candidate) -> ec2::RunInstances {
+    let spot = (call.recipe.capacity == CapacityKind::Spot).then(ec2::SpotOptions::default);
+    ec2::RunInstances {
+        launch_template: Some(template(call)),
+        direct: ec2::LaunchTemplateData {
+            instance_type: Some(only.instance_type.clone()),
+            spot,
+            tag_specifications: tagged(call),
+            ..ec2::LaunchTemplateData::default()
+        },
+        subnet_id: Some(only.subnet_id.clone()),
+        min_count: 1,
+        max_count: call.count,
+        client_token: Some(call.client_token.clone()),
+        dry_run: false,
+    }
+}
+
+fn create_fleet(call: &LaunchCall) -> ec2::CreateFleet {
+    let place = |candidate: &spillway_core::plan::Candidate| ec2::FleetOverride {
+        instance_type: Some(candidate.instance_type.clone()),
+        subnet_id: Some(candidate.subnet_id.clone()),
+        availability_zone: Some(candidate.zone.clone()),
+        ..ec2::FleetOverride::default()
+    };
+    ec2::CreateFleet {
+        configs: vec![ec2::FleetConfig {
+            launch_template: template(call),
+            overrides: call.recipe.candidates.iter().map(place).collect(),
+        }],
+        total_target_capacity: call.count,
+        default_target_capacity_type: Some(kind(call.recipe.capacity)),
+        tag_specifications: tagged(call),
+        client_token: Some(call.client_token.clone()),
+        ..ec2::CreateFleet::default()
+    }
+}
+
+fn instance_ids(ids: impl Iterator<Item = String>) -> Vec<InstanceId> {
+    ids.filter_map(|id| InstanceId::new(id).ok()).collect()
+}
+
+fn class_of(code: &str) -> FaultKind {
+    match code {
+        "RequestLimitExceeded" => FaultKind::Throttled,
+        "InsufficientInstanceCapacity"
+        | "InsufficientFreeAddressesInSubnet"
+        | "UnfulfillableCapacity" => FaultKind::Unfulfillable,
+        "IdempotentParameterMismatch" => FaultKind::Conflict,
+        "InvalidInstanceID.NotFound" => FaultKind::NotFound,
+        _ => FaultKind::Invalid,
+    }
+}
+
+fn refusal(call: Call, error: &ec2::Ec2Error) -> Fault {
+    Fault {
+        message: error.message.clone(),
+        ..fault(call, class_of(&error.code), &error.code)
+    }
+}
+
+fn seen(instance: &ec2::Instance) -> Option<InstanceSeen> {
+    Some(InstanceSeen {
+        instance_id: InstanceId::new(&instance.instance_id).ok()?,
+        state: instance.state.as_str().to_owned(),
+        address: instance.private_ip.map(IpAddr::V4),
+        instance_type: instance.instance_type.clone(),
+        zone: instance.availability_zone.clone(),
+        origin: origin(&instance.tags),
+    })
+}
+
+fn origin(tags: &ec2::Tags) -> Option<Origin> {
+    Some(Origin {
+        launch: LaunchKey {
+            request_id: RequestId::new(tags.get(tag::REQUEST)?).ok()?,
+            part: tags.get(tag::PART)?.parse().ok()?,
+        },
+        node_group: NodeGroupName::new(tags.get(tag::NODE_GROUP)?).ok()?,
+    })
+}
+
+impl Ec2 for Port {
+    async fn launch(&self, call: &LaunchCall, limit_ms: u64) -> Result<LaunchAnswer, Fault> {
+        let way = self.way(Call::Launch);
+        let limit_ms = limit_ms.min(PATIENCE_MS);
+        if way.trouble == Some(Trouble::TimedOut) || way.there_ms > limit_ms {
+            let late = Due::LateLaunch(Box::new(call.clone()));
+            {
+                let mut world = self.shared.lock();
+                let after_ms = limit_ms + world.rng.u64(0..=4_000);
+                world.after(after_ms, late);
+            }
+            self.pause(limit_ms).await;
+            return Err(fault(Call::Launch, FaultKind::Transient, "Timeout"));
+        }
+        self.there(Call::Launch, way).await?;
+        let mut answer = self.shared.lock().launch(call, way.trouble);
+        if way.trouble == Some(Trouble::Repeated) {
+            self.pause(way.there_ms).await;
+            answer = self.shared.lock().launch(call, None);
+        }
+        self.back(Call::Launch, way).await?;
+        answer
+    }
+
+    async fn find(&self, tags: &BTreeMap<String, String>) -> Result<Vec<InstanceSeen>, Fault> {
+        let filter = |key: &str| {
+            let value = tags.get(key)?;
+            Some(ec2::Filter::new(&format!("tag:{key}"), &[value]))
+        };
+        // The tag that tells most comes first: the others are then looked at for few instances.
+        let keys = [tag::REQUEST].into_iter().chain(tags.keys().map(String::as_str));
+        let request = ec2::DescribeInstances {
+            filters: keys.filter_map(filter).collect(),
+            ..ec2::DescribeInstances::default()
+        };
+        self.look(Call::Find, &request).await
+    }
+
+    async fn describe(&self, ids: &[InstanceId]) -> Result<Vec<InstanceSeen>, Fault> {
+        let ids: Vec<&str> = ids.iter().map(InstanceId::as_str).collect();
+        let request = ec2::DescribeInstances {
+            filters: vec![ec2::Filter::new("instance-id", &ids)],
+            ..ec2::DescribeInstances::default()
+        };
+        self.look(Call::Describe, &request).await
+    }
+
+    async fn terminate(&self, ids: &[InstanceId]) -> Terminated {
+        let call = Call::Terminate;
+        let way = self.way(call);
+        let failed = |fault| Terminated {
+            done: Vec::new(),
+            fault: Some(fault),
+        };
+        if let Err(fault) = self.there(call, way).await {
+            return failed(fault);
+        }
+        let partial = way.trouble == Some(Trouble::Partial);
+        let now = if partial { &ids[..ids.len() / 2] } else { ids };
+        let mut answer = self.shared.lock().terminate(now);
+        if way.trouble == Some(Trouble::Repeated) {
+            answer = self.shared.lock().terminate(now);
+        }
+        if let Err(fault) = self.back(call, way).await.and(answer) {
+            return failed(fault);
+        }
+        Terminated {
+            done: now.to_vec(),
+            fault: partial.then(|| fault(call, FaultKind::Throttled, "RequestLimitExceeded")),
+        }
+    }
+
+    async fn tag(&self, ids: &[InstanceId], tags: &BTreeMap<String, String>) -> Result<(), Fault> {
+        let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+        let effect = |world: &mut World, _| {
+            let answer = world.cloud.ec2.create_tags(world.now_ms, &ids, tags, false);
+            world.cloud_moved(None);
+            answer.map_err(|error| refusal(Call::Tag, &error))
+        };
+        self.call(Call::Tag, effect).await?
+    }
+}
+
+impl Port {
+    async fn look(
+        &self,
+        call: Call,
+        request: &ec2::DescribeInstances,
+    ) -> Result<Vec<InstanceSeen>, Fault> {
+        let way = self.way(call);
+        self.there(call, way).await?;
+        let answer = {
+            let mut world = self.shared.lock();
+            let mut answer = world.describe(request);
+            if let (Ok(seen), Some(Trouble::Incomplete)) = (&mut answer, way.trouble) {
+                world.forget_some(seen);
+            }
+            answer
+        };
+        self.back(call, way).await?;
+        answer
+    }
+}

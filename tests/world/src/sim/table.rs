@@ -1,0 +1,357 @@
+//! The state table in memory. Writes are conditional as the adapter's are (`functions/aws/src/dynamo`).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use spillway_control::fault::Fault;
+use spillway_control::ports::{InstanceWrite, PairingWrite, Table};
+use spillway_control::record::{
+    AttemptKey, AttemptRecord, HeartbeatRecord, InstanceRecord, LaunchAnswer, NodeStatesRecord,
+    Origin, RequestRecord, Stored,
+};
+use spillway_core::config::Policy;
+use spillway_core::name::{InstanceId, NodeName};
+use spillway_core::pairing::{LaunchKey, Pairing};
+use spillway_core::plan::InstanceState;
+use spillway_core::usage::Usage;
+
+use super::names::{Call, Trouble};
+use super::port::Port;
+use super::setting::Setting;
+use super::store::Store;
+use super::world::World;
+
+/// What the table holds.
+#[derive(Debug)]
+pub(crate) struct Records {
+    policy: Policy,
+    pub pairings: Store<NodeName, Pairing>,
+    pub instances: BTreeMap<InstanceId, InstanceRecord>,
+    /// Items in state paired, by node.
+    pub paired: BTreeMap<NodeName, BTreeSet<InstanceId>>,
+    pub usage: Store<(), Usage>,
+    pub requests: Store<LaunchKey, RequestRecord>,
+    attempts: Store<AttemptKey, AttemptRecord>,
+    heartbeat: Option<HeartbeatRecord>,
+    node_states: Option<NodeStatesRecord>,
+}
+
+impl Records {
+    pub(crate) fn new(setting: &Setting) -> Self {
+        Self {
+            policy: setting.policy.clone(),
+            pairings: Store::default(),
+            instances: BTreeMap::new(),
+            paired: BTreeMap::new(),
+            usage: Store::default(),
+            requests: Store::default(),
+            attempts: Store::default(),
+            heartbeat: None,
+            node_states: None,
+        }
+    }
+
+    pub(crate) fn pairing(&self, node: &NodeName) -> Stored<Pairing> {
+        let new = || Stored {
+            record: Pairing::new(node.clone()),
+            version: 0,
+        };
+        self.pairings.get(node).cloned().unwrap_or_else(new)
+    }
+
+    pub(crate) fn instance_state(&self, id: &InstanceId) -> Option<InstanceState> {
+        self.instances.get(id).map(|record| record.state)
+    }
+
+    /// Whether the write of an instance may be made.
+    fn allows(&self, write: &InstanceWrite) -> bool {
+        match write {
+            InstanceWrite::Pair { instance_id, .. } => matches!(
+                self.instance_state(instance_id),
+                None | Some(InstanceState::Paired)
+            ),
+            // One that is terminated stays so; the node is written without it.
+            InstanceWrite::Release(_) => true,
+            InstanceWrite::Admit(instance_id) => self.instances.contains_key(instance_id),
+        }
+    }
+
+    fn write_instance(&mut self, pairing: &Pairing, write: &InstanceWrite) {
+        match write {
+            InstanceWrite::Pair {
+                instance_id,
+                address,
+                deadline_ms,
+                origin,
+            } => {
+                let item = self.item(instance_id, InstanceState::Paired);
+                item.state = InstanceState::Paired;
+                item.node = Some(pairing.node.clone());
+                item.generation = Some(pairing.generation);
+                item.address = Some(*address);
+                item.deadline_ms = Some(*deadline_ms);
+                item.origin = origin.clone().or(item.origin.take());
+                let paired = self.paired.entry(pairing.node.clone()).or_default();
+                paired.insert(instance_id.clone());
+            }
+            InstanceWrite::Release(instance_id) => self.release(instance_id),
+            InstanceWrite::Admit(instance_id) => {
+                if let Some(item) = self.instances.get_mut(instance_id) {
+                    item.acknowledged_generation = Some(pairing.generation);
+                }
+            }
+        }
+    }
+
+    fn release(&mut self, id: &InstanceId) {
+        let item = self.item(id, InstanceState::Released);
+        if item.state != InstanceState::Terminated {
+            item.state = InstanceState::Released;
+        }
+        if let Some(node) = item.node.clone()
+            && let Some(paired) = self.paired.get_mut(&node)
+        {
+            paired.remove(id);
+        }
+    }
+
+    fn item(&mut self, id: &InstanceId, state: InstanceState) -> &mut InstanceRecord {
+        let new = || InstanceRecord {
+            instance_id: id.clone(),
+            state,
+            node: None,
+            generation: None,
+            acknowledged_generation: None,
+            address: None,
+            deadline_ms: None,
+            origin: None,
+        };
+        self.instances.entry(id.clone()).or_insert_with(new)
+    }
+}
+
+impl World {
+    fn write_pairing(&mut self, write: &PairingWrite) -> bool {
+        let node = &write.pairing.node;
+        let old = self.records.pairing(node);
+        let allowed = write.instance.as_ref().is_none_or(|instance| self.records.allows(instance));
+        if !allowed || old.version != write.expected_version {
+            return false;
+        }
+        self.records.pairings.put(node, &write.pairing, old.version);
+        if let Some(instance) = &write.instance {
+            self.records.write_instance(&write.pairing, instance);
+        }
+        self.tell(|| {
+            let due = write.pairing.update_due.as_ref();
+            let due = due.map(|due| (due.number, due.attempt, &due.action));
+            format!(
+                "   {node} at {}: {:?}, due {due:?}, instance {:?}",
+                write.pairing.generation, write.pairing.state, write.instance
+            )
+        });
+        self.record_change(&old.record, &write.pairing);
+        self.watch_pairing(&old.record, &write.pairing);
+        true
+    }
+
+    fn release_unpaired(&mut self, ids: &[InstanceId], origin: &Origin) {
+        for id in ids {
+            let state = self.records.instance_state(id);
+            if matches!(state, None | Some(InstanceState::Released)) {
+                self.records.release(id);
+                self.records.item(id, InstanceState::Released).origin = Some(origin.clone());
+                self.tell(|| format!("   {id} is released: no node took it"));
+            }
+        }
+    }
+
+    fn mark_terminated(&mut self, ids: &[InstanceId]) -> Vec<InstanceId> {
+        let mut marked = Vec::new();
+        for id in ids {
+            if let Some(item) = self.records.instances.get_mut(id)
+                && item.state == InstanceState::Released
+            {
+                item.state = InstanceState::Terminated;
+                marked.push(id.clone());
+            }
+        }
+        marked
+    }
+
+    fn due_nodes(&mut self, lagging: bool) -> Vec<NodeName> {
+        let pairings = self.records.pairings.iter();
+        let due = pairings.filter(|(_, pairing)| pairing.update_due.is_some());
+        let mut due: Vec<NodeName> = due.map(|(node, _)| node.clone()).collect();
+        if lagging {
+            due.retain(|_| self.rng.bool());
+        }
+        due
+    }
+}
+
+impl Table for Port {
+    async fn policy(&self) -> Result<Option<Policy>, Fault> {
+        let effect = |world: &mut World, _| Some(world.records.policy.clone());
+        self.call(Call::Policy, effect).await
+    }
+
+    async fn pairings(&self, nodes: &[NodeName]) -> Result<Vec<Stored<Pairing>>, Fault> {
+        let effect = |world: &mut World, _| {
+            let of = |node| world.records.pairing(node);
+            nodes.iter().map(of).collect()
+        };
+        self.call(Call::Pairings, effect).await
+    }
+
+    async fn write_pairings(&self, writes: &[PairingWrite]) -> Result<Vec<bool>, Fault> {
+        let mut first: Option<Vec<bool>> = None;
+        // DynamoDB knows a transaction that the SDK repeats by its ClientRequestToken.
+        let effect = |world: &mut World, _| {
+            let write = || writes.iter().map(|write| world.write_pairing(write)).collect();
+            first.get_or_insert_with(write).clone()
+        };
+        self.call(Call::WritePairings, effect).await
+    }
+
+    async fn nodes_with_update_due(&self) -> Result<Vec<NodeName>, Fault> {
+        let call = Call::NodesWithUpdateDue;
+        let way = self.way(call);
+        self.there(call, way).await?;
+        let lagging = way.trouble == Some(Trouble::Lagging);
+        let due = self.shared.lock().due_nodes(lagging);
+        self.back(call, way).await?;
+        Ok(due)
+    }
+
+    async fn instances(&self, ids: &[InstanceId]) -> Result<Vec<InstanceRecord>, Fault> {
+        let effect = |world: &mut World, _| {
+            let distinct: BTreeSet<&InstanceId> = ids.iter().collect();
+            let found = distinct.into_iter().filter_map(|id| world.records.instances.get(id));
+            found.cloned().collect()
+        };
+        self.call(Call::Instances, effect).await
+    }
+
+    async fn release_unpaired(&self, ids: &[InstanceId], origin: &Origin) -> Result<(), Fault> {
+        let effect = |world: &mut World, _| world.release_unpaired(ids, origin);
+        self.call(Call::ReleaseUnpaired, effect).await
+    }
+
+    async fn mark_terminated(&self, ids: &[InstanceId]) -> Result<Vec<InstanceId>, Fault> {
+        // Repeated, each is found marked and counts as not marked by this call.
+        let effect = |world: &mut World, _| world.mark_terminated(ids);
+        self.call(Call::MarkTerminated, effect).await
+    }
+
+    async fn usage(&self) -> Result<Stored<Usage>, Fault> {
+        let effect = |world: &mut World, _| {
+            let none = || Stored {
+                record: Usage::default(),
+                version: 0,
+            };
+            world.records.usage.get(&()).cloned().unwrap_or_else(none)
+        };
+        self.call(Call::Usage, effect).await
+    }
+
+    async fn put_usage(&self, usage: &Usage, expected_version: u64) -> Result<bool, Fault> {
+        let store = |world: &mut World| world.records.usage.put(&(), usage, expected_version);
+        let version = |world: &World| world.records.usage.version(&());
+        self.put(Call::PutUsage, expected_version, store, version).await
+    }
+
+    async fn request(&self, key: &LaunchKey) -> Result<Option<Stored<RequestRecord>>, Fault> {
+        let effect = |world: &mut World, _| world.records.requests.get(key).cloned();
+        self.call(Call::Request, effect).await
+    }
+
+    async fn put_request(
+        &self,
+        key: &LaunchKey,
+        record: &RequestRecord,
+        expected_version: u64,
+    ) -> Result<bool, Fault> {
+        let store = |world: &mut World| {
+            let written = world.records.requests.put(key, record, expected_version);
+            if written && record.done {
+                world.tell(|| format!("   launch {} part {} is done", key.request_id, key.part));
+                world.watch_done(key, record);
+            }
+            written
+        };
+        let version = |world: &World| world.records.requests.version(key);
+        self.put(Call::PutRequest, expected_version, store, version).await
+    }
+
+    async fn attempt(&self, key: &AttemptKey) -> Result<Option<AttemptRecord>, Fault> {
+        let effect = |world: &mut World, _| {
+            let stored = world.records.attempts.get(key);
+            stored.map(|stored| stored.record.clone())
+        };
+        self.call(Call::Attempt, effect).await
+    }
+
+    async fn put_attempt(&self, key: &AttemptKey, record: &AttemptRecord) -> Result<bool, Fault> {
+        let store = |world: &mut World| world.records.attempts.put(key, record, 0);
+        let version = |world: &World| world.records.attempts.version(key);
+        self.put(Call::PutAttempt, 0, store, version).await
+    }
+
+    async fn answer_attempt(&self, key: &AttemptKey, answer: &LaunchAnswer) -> Result<(), Fault> {
+        let effect = |world: &mut World, _| {
+            if let Some(Stored { mut record, version }) = world.records.attempts.get(key).cloned() {
+                record.answer = Some(answer.clone());
+                world.records.attempts.put(key, &record, version);
+            }
+        };
+        self.call(Call::AnswerAttempt, effect).await
+    }
+
+    async fn heartbeat(&self) -> Result<Option<HeartbeatRecord>, Fault> {
+        let effect = |world: &mut World, _| world.records.heartbeat.clone();
+        self.call(Call::Heartbeat, effect).await
+    }
+
+    async fn put_heartbeat(&self, record: &HeartbeatRecord) -> Result<(), Fault> {
+        let effect = |world: &mut World, _| {
+            let there = &mut world.records.heartbeat;
+            if there.as_ref().is_none_or(|there| there.received_ms < record.received_ms) {
+                *there = Some(record.clone());
+            }
+        };
+        self.call(Call::PutHeartbeat, effect).await
+    }
+
+    async fn put_node_states(&self, record: &NodeStatesRecord) -> Result<(), Fault> {
+        let effect = |world: &mut World, _| {
+            let there = &mut world.records.node_states;
+            if there.as_ref().is_none_or(|there| there.observed_ms < record.observed_ms) {
+                *there = Some(record.clone());
+            }
+        };
+        self.call(Call::PutNodeStates, effect).await
+    }
+}
+
+impl Port {
+    /// A conditional write. Repeated by the SDK, what this very call wrote counts as written, unless it was
+    /// overwritten meanwhile.
+    async fn put(
+        &self,
+        call: Call,
+        expected_version: u64,
+        mut store: impl FnMut(&mut World) -> bool + Send,
+        version: impl Fn(&World) -> u64 + Send + Sync,
+    ) -> Result<bool, Fault> {
+        let mut written = false;
+        let effect = |world: &mut World, again| {
+            written = if again {
+                written && version(world) == expected_version + 1
+            } else {
+                store(world)
+            };
+            written
+        };
+        self.call(call, effect).await
+    }
+}

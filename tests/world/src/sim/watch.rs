@@ -1,0 +1,424 @@
+//! The invariants of DESIGN.md 8.2, each looked at where something changes that it is about, and all at the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use spillway_control::record::RequestRecord;
+use spillway_core::hostlist::Hostlist;
+use spillway_core::message::ReportBody;
+use spillway_core::name::{Generation, InstanceId, NodeGroupName, NodeName};
+use spillway_core::pairing::{DueAction, LaunchKey, Pairing, PairingState};
+use spillway_core::plan::{InstanceState, LaunchCall};
+use spillway_core::tag;
+
+use super::cloud::Live;
+use super::setting::START_MS;
+use super::slurm::Power;
+use super::queue::Body;
+use super::world::{REPORTS, World};
+
+/// A node has at most one instance that is neither ending nor marked released.
+pub const ONE_INSTANCE: &str = "one-instance";
+/// Every instance is owned by one pairing, or marked, or ending, or its launch is still going on.
+pub const OWNED: &str = "owned";
+/// A node that was asked for is ready or failed soon after its deadline, unless its timer is still on its way; and in
+/// any case before redelivery has done its worst.
+pub const DEADLINE: &str = "deadline";
+/// A node that will not come has a reason.
+pub const REASON: &str = "reason";
+/// A node's generation only grows.
+pub const GENERATION: &str = "generation";
+/// Nothing that Slurm wants and that has joined is let go or terminated.
+pub const WANTED: &str = "wanted";
+/// At the end nothing runs that Slurm does not hold up.
+pub const RUNS: &str = "runs";
+/// At the end Slurm knows what there is to know, and holds nothing up that does not run.
+pub const TOLD: &str = "told";
+/// No cap of the policy is exceeded.
+pub const CAPS: &str = "caps";
+/// A token stands for one launch.
+pub const TOKEN: &str = "token";
+/// A launch has no more instances at once than it has nodes.
+pub const LAUNCHED_ONCE: &str = "launched-once";
+/// At the end no message is left but poison, and no launch is unfinished.
+pub const QUEUES: &str = "queues";
+/// The run ends.
+pub const QUIET: &str = "quiet";
+
+/// Nothing panics.
+pub const PANIC: &str = "panic";
+
+/// All of them.
+pub const INVARIANTS: [&str; 14] = [
+    ONE_INSTANCE,
+    OWNED,
+    DEADLINE,
+    REASON,
+    GENERATION,
+    WANTED,
+    RUNS,
+    TOLD,
+    CAPS,
+    TOKEN,
+    LAUNCHED_ONCE,
+    QUEUES,
+    QUIET,
+    PANIC,
+];
+
+/// A join timer comes a second or two after its deadline, and is carried out within another.
+const SOON_MS: u64 = 5_000;
+/// What redelivery may add to a deadline: four deliveries of the timer (70 s each), a delayed one (90 s) and its
+/// being put back once.
+const MARGIN_MS: u64 = 480_000;
+/// While a run is younger than this, all it launched is within one hour.
+const HOUR_MS: u64 = 3_500_000;
+
+/// An invariant that did not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// One of [`INVARIANTS`].
+    pub invariant: &'static str,
+    /// Nodes and instances it is about.
+    pub about: Vec<String>,
+    /// In words.
+    pub what: String,
+}
+
+impl Violation {
+    /// A use-case, or the simulation itself, panicked.
+    pub(crate) fn panic() -> Self {
+        Self {
+            invariant: PANIC,
+            about: Vec::new(),
+            what: "a panic; its words are above".to_owned(),
+        }
+    }
+}
+
+/// What the invariants need to remember.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    /// Calls by token, and whether they have launched.
+    tokens: BTreeMap<String, (LaunchCall, bool)>,
+    /// Instances whose ready report was taken in, and for which generation.
+    joined: BTreeSet<(InstanceId, Generation)>,
+    deadlines: BTreeSet<(u64, NodeName, Generation)>,
+    launched: u32,
+}
+
+impl World {
+    /// A pairing was written.
+    pub(crate) fn watch_pairing(&mut self, old: &Pairing, new: &Pairing) {
+        let node = &new.node;
+        let about = || {
+            let instances = [old.instance(), new.instance()].into_iter().flatten();
+            let names = instances.map(ToString::to_string);
+            names.chain([node.to_string()]).collect::<Vec<_>>()
+        };
+        if new.generation < old.generation {
+            let what = format!("{node} went from {} to {}", old.generation, new.generation);
+            self.violate(GENERATION, about(), what);
+        }
+        let paired = self.records.paired.get(node).cloned().unwrap_or_default();
+        if paired.len() > 1 {
+            let what = format!("{node} has {paired:?}, none of them marked");
+            self.violate(ONE_INSTANCE, about(), what);
+        }
+        self.watch_ownership(old, new, &about());
+        let came = !matches!(old.state, PairingState::Free) && new.state == PairingState::Free;
+        if came && new.generation == old.generation && !is_failed(new) {
+            self.violate(REASON, about(), format!("{node} is let go without a reason"));
+        }
+        match &new.state {
+            PairingState::Requested { deadline_ms, .. } | PairingState::Launched { deadline_ms, .. } => {
+                for margin_ms in [SOON_MS, MARGIN_MS] {
+                    let deadline = (deadline_ms + margin_ms, node.clone(), new.generation);
+                    self.watch.deadlines.insert(deadline);
+                }
+            }
+            PairingState::Ready { instance, .. } => {
+                self.watch.joined.insert((instance.clone(), new.generation));
+            }
+            PairingState::Free => {}
+        }
+    }
+
+    fn watch_ownership(&mut self, old: &Pairing, new: &Pairing, about: &[String]) {
+        let node = &new.node;
+        if let Some(id) = new.instance() {
+            let item = self.records.instances.get(id);
+            let fits = item.is_some_and(|item| {
+                item.state == InstanceState::Paired && item.node.as_ref() == Some(node)
+            });
+            if !fits {
+                let what = format!("{node} has {id}, whose item says otherwise: {item:?}");
+                self.violate(OWNED, about.to_vec(), what);
+            }
+        }
+        let Some(left) = old.instance().filter(|id| new.instance() != Some(*id)) else {
+            return;
+        };
+        if !self.is_marked(left) {
+            let what = format!("{left} has left {node} and is not marked released");
+            self.violate(OWNED, about.to_vec(), what);
+        }
+        if self.is_wanted(left).is_some_and(|generation| generation == old.generation)
+            && matches!(old.state, PairingState::Ready { .. })
+        {
+            let what = format!("{node} is up on {left}, which is let go");
+            self.violate(WANTED, about.to_vec(), what);
+        }
+    }
+
+    fn is_marked(&self, id: &InstanceId) -> bool {
+        let state = self.records.instance_state(id);
+        matches!(state, Some(InstanceState::Released | InstanceState::Terminated))
+    }
+
+    /// The generation for which Slurm has a node up on this instance and still wants it.
+    fn is_wanted(&self, id: &InstanceId) -> Option<Generation> {
+        let up = self.slurm.nodes_that(|node| {
+            node.power == Power::Up && node.instance.as_deref() == Some(id.as_str())
+        });
+        self.client.wanted(*up.first()?)
+    }
+
+    /// Time has passed.
+    pub(crate) fn watch_deadlines(&mut self) {
+        while let Some((at_ms, _, _)) = self.watch.deadlines.first()
+            && *at_ms <= self.now_ms
+            && let Some((at_ms, node, generation)) = self.watch.deadlines.pop_first()
+        {
+            let pairing = self.records.pairing(&node).record;
+            let deadline_ms = match pairing.state {
+                PairingState::Requested { deadline_ms, .. }
+                | PairingState::Launched { deadline_ms, .. } => deadline_ms,
+                PairingState::Free | PairingState::Ready { .. } => continue,
+            };
+            if pairing.generation != generation {
+                continue;
+            }
+            if deadline_ms + MARGIN_MS == at_ms {
+                let what = format!("{node} is neither ready nor failed long after its deadline");
+                self.violate(DEADLINE, vec![node.to_string()], what);
+            } else if deadline_ms + SOON_MS == at_ms && !self.has_timer(&node, generation) {
+                let what = format!("{node} is neither ready nor failed, and no timer will fail it");
+                self.violate(DEADLINE, vec![node.to_string()], what);
+            }
+        }
+    }
+
+    /// Whether a join timer of this generation that names the node is still to be carried out.
+    fn has_timer(&self, node: &NodeName, generation: Generation) -> bool {
+        let names_it = |nodes: &str| {
+            let list = Hostlist::parse(nodes);
+            list.is_ok_and(|list| list.iter().any(|name| name == node.as_str()))
+        };
+        self.queues[REPORTS].messages.values().any(|message| match &message.body {
+            Body::Report(ReportBody::JoinDeadline(timer)) => {
+                timer.generation == generation && names_it(&timer.nodes)
+            }
+            _ => false,
+        })
+    }
+
+    /// EC2 was asked to launch, and `new` is what it launched.
+    pub(crate) fn watch_launch(&mut self, call: &LaunchCall, new: &[String]) {
+        let known = self.watch.tokens.get(&call.client_token);
+        let other = known.is_some_and(|(first, _)| first != call);
+        let before = known.is_some_and(|(_, launched)| *launched);
+        let twice = before && !new.is_empty();
+        if other || twice {
+            let what = format!("token {} stands for two launches", call.client_token);
+            self.violate(TOKEN, new.to_vec(), what);
+        }
+        let launched = before || !new.is_empty();
+        self.watch.tokens.insert(call.client_token.clone(), (call.clone(), launched));
+        for id in new {
+            let live = self.cloud.ec2.instance(id).and_then(|instance| Live::of(&instance.tags));
+            match live {
+                Some(live) => {
+                    self.cloud.live.insert(id.clone(), live);
+                }
+                None => self.violate(OWNED, new.to_vec(), format!("{id} lacks the tags of a launch")),
+            }
+        }
+        self.watch.launched += u32::try_from(new.len()).unwrap_or(u32::MAX);
+        if !new.is_empty() {
+            self.watch_caps(new);
+            self.watch_counts(new);
+        }
+    }
+
+    fn watch_caps(&mut self, new: &[String]) {
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let limits = &self.setting.policy.limits;
+        let live = count(self.cloud.live.len());
+        let mut over = Vec::new();
+        if live > limits.max_nodes {
+            over.push(format!("{live} nodes, {} allowed", limits.max_nodes));
+        }
+        if let Some(most) = limits.max_vcpus
+            && live * 2 > most
+        {
+            over.push(format!("{} vCPUs, {most} allowed", live * 2));
+        }
+        if self.now_ms < START_MS + HOUR_MS && self.watch.launched > limits.launches_per_hour {
+            let (launched, most) = (self.watch.launched, limits.launches_per_hour);
+            over.push(format!("{launched} launches within an hour, {most} allowed"));
+        }
+        for group in &self.setting.policy.node_groups {
+            let own = self.cloud.live.values().filter(|live| live.group == group.name.as_str());
+            let own = count(own.count());
+            if own > group.max_nodes {
+                over.push(format!("{own} nodes of {}, {} allowed", group.name, group.max_nodes));
+            }
+        }
+        if !over.is_empty() {
+            self.violate(CAPS, new.to_vec(), over.join("; "));
+        }
+    }
+
+    /// No launch has more instances than nodes.
+    fn watch_counts(&mut self, new: &[String]) {
+        let Some(Live { launch, chunk, .. }) = self.cloud.live.get(&new[0]).cloned() else {
+            return;
+        };
+        let of_chunk = |live: &&Live| live.launch == launch && live.chunk == chunk;
+        let running = self.cloud.live.values().filter(of_chunk).count();
+        let stored = self.records.requests.get(&launch);
+        let plan = stored.and_then(|stored| stored.record.plan.as_ref());
+        let planned = plan.and_then(|plan| plan.chunks.get(chunk as usize));
+        let nodes = planned.and_then(|chunk| Hostlist::parse(&chunk.nodes).ok());
+        let nodes = nodes.map_or(0, |list| list.len());
+        if running > nodes {
+            let id = &launch.request_id;
+            let what = format!("{running} instances of {id} run for {nodes} nodes");
+            self.violate(LAUNCHED_ONCE, new.to_vec(), what);
+        }
+    }
+
+    /// EC2 is asked to terminate.
+    pub(crate) fn watch_termination(&mut self, ids: &[InstanceId]) {
+        self.tell(|| format!("   EC2 terminates {ids:?}"));
+        for id in ids {
+            if !self.cloud.live.contains_key(id.as_str()) {
+                continue;
+            }
+            if !self.is_marked(id) {
+                let what = format!("{id} is terminated and was not released");
+                self.violate(WANTED, vec![id.to_string()], what);
+            }
+            if let Some(generation) = self.is_wanted(id)
+                && self.watch.joined.contains(&(id.clone(), generation))
+            {
+                let what = format!("{id} has joined for {generation}, is wanted, and is terminated");
+                self.violate(WANTED, vec![id.to_string()], what);
+            }
+        }
+    }
+
+    /// A launch says that it is done.
+    pub(crate) fn watch_done(&mut self, key: &LaunchKey, _record: &RequestRecord) {
+        let own = self.cloud.live.iter().filter(|(_, live)| live.launch == *key);
+        let ids: Vec<InstanceId> = own.filter_map(|(id, _)| InstanceId::new(id).ok()).collect();
+        for id in ids {
+            if !self.is_marked(&id) && !self.is_paired(&id) {
+                let what = format!("{id} belongs to nobody, and its launch is done");
+                self.violate(OWNED, vec![id.to_string()], what);
+            }
+        }
+    }
+
+    fn is_paired(&self, id: &InstanceId) -> bool {
+        let item = self.records.instances.get(id);
+        let node = item.and_then(|item| item.node.as_ref());
+        node.is_some_and(|node| self.records.pairing(node).record.instance() == Some(id))
+    }
+
+    /// Nothing moves any more.
+    pub(crate) fn watch_end(&mut self) {
+        let dead = self.queues.iter().flat_map(|queue| &queue.dead);
+        if let Some(message) = dead.into_iter().find(|message| !message.poison) {
+            let what = format!("a good message is in the dead-letter queue: {:?}", message.body);
+            self.violate(QUEUES, Vec::new(), what);
+        }
+        let unfinished = self.records.requests.iter().find(|(_, record)| !record.done);
+        if let Some((key, record)) = unfinished {
+            let what = format!("launch {} of {} was never finished", key.request_id, record.request.nodes);
+            self.violate(QUEUES, Vec::new(), what);
+        }
+        self.watch_end_of_instances();
+        self.watch_end_of_nodes();
+    }
+
+    fn watch_end_of_instances(&mut self) {
+        let live: Vec<InstanceId> = {
+            let ids = self.cloud.live.keys();
+            ids.filter_map(|id| InstanceId::new(id).ok()).collect()
+        };
+        for id in &live {
+            let wanted = self.is_wanted(id);
+            if wanted.is_none() || !self.is_paired(id) {
+                let what = format!("{id} runs, and Slurm does not hold it up (item {:?})", self.records.instances.get(id));
+                let node = self.records.instances.get(id).and_then(|item| item.node.clone());
+                let about = node.iter().map(ToString::to_string).chain([id.to_string()]);
+                self.violate(RUNS, about.collect(), what);
+            }
+        }
+        let held = self.records.usage.get(&()).map_or(0, |stored| stored.record.nodes());
+        if (held as usize) < live.len() {
+            let what = format!("{} instances run and {held} are counted", live.len());
+            self.violate(CAPS, Vec::new(), what);
+        }
+    }
+
+    /// An update whose change the stream lost stays untold until a sweep or an agent's hello finds it: that, and what
+    /// Slurm does not know because of it, is no violation while there is no sweep.
+    fn watch_end_of_nodes(&mut self) {
+        let nodes: Vec<NodeName> = self.slurm.nodes.iter().map(|node| node.name.clone()).collect();
+        for (index, name) in nodes.iter().enumerate() {
+            let pairing = self.records.pairing(name).record;
+            let due = pairing.update_due.as_ref();
+            let lost = due.is_some_and(|due| {
+                self.stream.lost.contains(&(name.clone(), due.number, due.attempt))
+            });
+            if lost {
+                continue;
+            }
+            if due.is_some() {
+                let what = format!("Slurm was never told of {name}: {due:?}");
+                self.violate(TOLD, vec![name.to_string()], what);
+            }
+            let node = &self.slurm.nodes[index];
+            let runs = |id: &String| self.cloud.live.contains_key(id);
+            if node.power == Power::Up && !node.instance.as_ref().is_some_and(runs) {
+                let what = format!("Slurm holds {name} up, and {:?} does not run", node.instance);
+                self.violate(TOLD, vec![name.to_string()], what);
+            }
+        }
+    }
+}
+
+fn is_failed(pairing: &Pairing) -> bool {
+    let due = pairing.update_due.as_ref();
+    due.is_some_and(|due| match &due.action {
+        DueAction::Fail { reason } => reason.starts_with("spillway: "),
+        DueAction::Address { .. } => false,
+    })
+}
+
+impl Live {
+    /// What an instance's tags say.
+    fn of(tags: &crate::ec2::Tags) -> Option<Self> {
+        let group = NodeGroupName::new(tags.get(tag::NODE_GROUP)?).ok()?;
+        Some(Self {
+            launch: LaunchKey {
+                request_id: tags.get(tag::REQUEST)?.parse().ok()?,
+                part: tags.get(tag::PART)?.parse().ok()?,
+            },
+            chunk: tags.get(tag::CHUNK)?.parse().ok()?,
+            group: group.to_string(),
+        })
+    }
+}
