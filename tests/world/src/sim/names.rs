@@ -31,6 +31,12 @@ words! {
         MarkTerminated = "table.mark_terminated",
         Usage = "table.usage",
         PutUsage = "table.put_usage",
+        Capacity = "table.capacity",
+        PutCapacity = "table.put_capacity",
+        Budget = "table.budget",
+        PutBudget = "table.put_budget",
+        Gang = "table.gang",
+        PutGang = "table.put_gang",
         Request = "table.request",
         PutRequest = "table.put_request",
         Attempt = "table.attempt",
@@ -128,6 +134,19 @@ impl Call {
     }
 }
 
+impl Call {
+    /// Reading and writing a record of a kind that many write.
+    pub(crate) fn of_shared(kind: &str) -> (Self, Self) {
+        match kind {
+            "usage" => (Self::Usage, Self::PutUsage),
+            "capacity" => (Self::Capacity, Self::PutCapacity),
+            "budget" => (Self::Budget, Self::PutBudget),
+            "gang" => (Self::Gang, Self::PutGang),
+            other => unreachable!("no record of kind {other}"),
+        }
+    }
+}
+
 impl Trouble {
     /// Troubles of a call, the declared list.
     pub(crate) fn of(call: Call) -> &'static [Self] {
@@ -147,6 +166,9 @@ impl Trouble {
             | C::Pairings
             | C::Instances
             | C::Usage
+            | C::Capacity
+            | C::Budget
+            | C::Gang
             | C::Request
             | C::Attempt
             | C::Heartbeat
@@ -155,6 +177,9 @@ impl Trouble {
             | C::ReleaseUnpaired
             | C::MarkTerminated
             | C::PutUsage
+            | C::PutCapacity
+            | C::PutBudget
+            | C::PutGang
             | C::PutRequest
             | C::PutAttempt
             | C::AnswerAttempt
