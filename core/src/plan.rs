@@ -17,7 +17,10 @@ use crate::tag;
 
 mod terminate;
 
-pub use terminate::{InstanceState, MAX_TERMINATE_IDS, TerminatePlan, plan_terminate};
+pub use terminate::{
+    InstanceState, MAX_TERMINATE_IDS, TerminatePlan, UNKNOWN_GRACE_MS, UnknownPlan, plan_terminate,
+    plan_unknown,
+};
 
 /// The most instances one call asks for. RunInstances' bucket holds 1,000 instances and AWS advises against
 /// larger single requests; half of it leaves room for another request beside it.
