@@ -47,6 +47,7 @@ async fn what_is_forged_old_or_another_s_changes_nothing() {
 
     let twice = by_road.iter().map(|(why, count)| (why.clone(), 2 * count));
     let told: Counts = twice.collect();
+    println!("refused, by both roads: {told:?}");
     until("the agent has logged each", 60, async || {
         (logged_by_agent(&lab) == by_road).then_some(())
     })
