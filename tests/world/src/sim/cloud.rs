@@ -52,7 +52,11 @@ impl Cloud {
 
 impl World {
     /// Carries out a launch.
-    fn launch(&mut self, call: &LaunchCall, trouble: Option<Trouble>) -> Result<LaunchAnswer, Fault> {
+    fn launch(
+        &mut self,
+        call: &LaunchCall,
+        trouble: Option<Trouble>,
+    ) -> Result<LaunchAnswer, Fault> {
         let short = matches!(trouble, Some(Trouble::ThrottledInside | Trouble::Partial));
         let before = short.then(|| self.limit_capacity(call));
         let now_ms = self.now_ms;
@@ -127,7 +131,11 @@ impl World {
 
     /// EC2's own time passes.
     pub(crate) fn cloud_time(&mut self) {
-        if self.cloud.look_ms.is_some_and(|look_ms| look_ms <= self.now_ms) {
+        if self
+            .cloud
+            .look_ms
+            .is_some_and(|look_ms| look_ms <= self.now_ms)
+        {
             self.cloud.look_ms = None;
         }
         self.cloud.ec2.advance(self.now_ms);
@@ -147,9 +155,14 @@ impl World {
         if known.is_empty() {
             return Ok(());
         }
-        let answer = self.cloud.ec2.terminate_instances(self.now_ms, &known, false);
+        let answer = self
+            .cloud
+            .ec2
+            .terminate_instances(self.now_ms, &known, false);
         self.cloud_moved(None);
-        answer.map(drop).map_err(|error| refusal(Call::Terminate, &error))
+        answer
+            .map(drop)
+            .map_err(|error| refusal(Call::Terminate, &error))
     }
 
     fn describe(&mut self, request: &ec2::DescribeInstances) -> Result<Vec<InstanceSeen>, Fault> {
@@ -343,7 +356,9 @@ impl Ec2 for Port {
             Some(ec2::Filter::new(&format!("tag:{key}"), &[value]))
         };
         // The tag that tells most comes first: the others are then looked at for few instances.
-        let keys = [tag::REQUEST].into_iter().chain(tags.keys().map(String::as_str));
+        let keys = [tag::REQUEST]
+            .into_iter()
+            .chain(tags.keys().map(String::as_str));
         let request = ec2::DescribeInstances {
             filters: keys.filter_map(filter).collect(),
             ..ec2::DescribeInstances::default()

@@ -132,7 +132,9 @@ impl Setting {
 
 /// All pools of one kind that a policy here may use.
 pub(crate) fn pools(kind: ec2::CapacityKind) -> Vec<ec2::Pool> {
-    let places = TYPES.iter().flat_map(|name| ZONES.map(|zone| (*name, zone)));
+    let places = TYPES
+        .iter()
+        .flat_map(|name| ZONES.map(|zone| (*name, zone)));
     let pool = |(name, zone): (&str, &str)| ec2::Pool {
         kind,
         instance_type: name.to_owned(),
@@ -170,7 +172,11 @@ fn group(rng: &mut fastrand::Rng, index: usize, count: usize, timeout_seconds: u
             .collect(),
         subnets: (0..places).map(zone).collect(),
         capacity: pick(rng, kinds).to_vec(),
-        max_nodes: if rng.f64() < 0.3 { rng.u32(1..=most) } else { 2 * most },
+        max_nodes: if rng.f64() < 0.3 {
+            rng.u32(1..=most)
+        } else {
+            2 * most
+        },
         cpus: CPUS,
         memory_mb: 1_000,
         gres: None,
@@ -205,9 +211,17 @@ fn limits(rng: &mut fastrand::Rng, count: usize) -> Limits {
     let most = u32::try_from(count).unwrap_or(u32::MAX);
     let tight = |rng: &mut fastrand::Rng| rng.f64() < 0.2;
     Limits {
-        max_nodes: if tight(rng) { rng.u32(1..=most) } else { 2 * most },
+        max_nodes: if tight(rng) {
+            rng.u32(1..=most)
+        } else {
+            2 * most
+        },
         max_vcpus: tight(rng).then(|| CPUS * rng.u32(1..=most)),
-        launches_per_hour: if tight(rng) { rng.u32(1..=2 * most) } else { 40 * most },
+        launches_per_hour: if tight(rng) {
+            rng.u32(1..=2 * most)
+        } else {
+            40 * most
+        },
         launches_per_hour_per_node: if tight(rng) { 2 } else { 12 },
     }
 }

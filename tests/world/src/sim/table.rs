@@ -133,7 +133,10 @@ impl World {
     fn write_pairing(&mut self, write: &PairingWrite) -> bool {
         let node = &write.pairing.node;
         let old = self.records.pairing(node);
-        let allowed = write.instance.as_ref().is_none_or(|instance| self.records.allows(instance));
+        let allowed = write
+            .instance
+            .as_ref()
+            .is_none_or(|instance| self.records.allows(instance));
         if !allowed || old.version != write.expected_version {
             return false;
         }
@@ -207,7 +210,12 @@ impl Table for Port {
         let mut first: Option<Vec<bool>> = None;
         // DynamoDB knows a transaction that the SDK repeats by its ClientRequestToken.
         let effect = |world: &mut World, _| {
-            let write = || writes.iter().map(|write| world.write_pairing(write)).collect();
+            let write = || {
+                writes
+                    .iter()
+                    .map(|write| world.write_pairing(write))
+                    .collect()
+            };
             first.get_or_insert_with(write).clone()
         };
         self.call(Call::WritePairings, effect).await
@@ -226,7 +234,9 @@ impl Table for Port {
     async fn instances(&self, ids: &[InstanceId]) -> Result<Vec<InstanceRecord>, Fault> {
         let effect = |world: &mut World, _| {
             let distinct: BTreeSet<&InstanceId> = ids.iter().collect();
-            let found = distinct.into_iter().filter_map(|id| world.records.instances.get(id));
+            let found = distinct
+                .into_iter()
+                .filter_map(|id| world.records.instances.get(id));
             found.cloned().collect()
         };
         self.call(Call::Instances, effect).await
@@ -257,7 +267,8 @@ impl Table for Port {
     async fn put_usage(&self, usage: &Usage, expected_version: u64) -> Result<bool, Fault> {
         let store = |world: &mut World| world.records.usage.put(&(), usage, expected_version);
         let version = |world: &World| world.records.usage.version(&());
-        self.put(Call::PutUsage, expected_version, store, version).await
+        self.put(Call::PutUsage, expected_version, store, version)
+            .await
     }
 
     async fn request(&self, key: &LaunchKey) -> Result<Option<Stored<RequestRecord>>, Fault> {
@@ -280,7 +291,8 @@ impl Table for Port {
             written
         };
         let version = |world: &World| world.records.requests.version(key);
-        self.put(Call::PutRequest, expected_version, store, version).await
+        self.put(Call::PutRequest, expected_version, store, version)
+            .await
     }
 
     async fn attempt(&self, key: &AttemptKey) -> Result<Option<AttemptRecord>, Fault> {
@@ -299,7 +311,11 @@ impl Table for Port {
 
     async fn answer_attempt(&self, key: &AttemptKey, answer: &LaunchAnswer) -> Result<(), Fault> {
         let effect = |world: &mut World, _| {
-            if let Some(Stored { mut record, version }) = world.records.attempts.get(key).cloned() {
+            if let Some(Stored {
+                mut record,
+                version,
+            }) = world.records.attempts.get(key).cloned()
+            {
                 record.answer = Some(answer.clone());
                 world.records.attempts.put(key, &record, version);
             }
@@ -315,7 +331,10 @@ impl Table for Port {
     async fn put_heartbeat(&self, record: &HeartbeatRecord) -> Result<(), Fault> {
         let effect = |world: &mut World, _| {
             let there = &mut world.records.heartbeat;
-            if there.as_ref().is_none_or(|there| there.received_ms < record.received_ms) {
+            if there
+                .as_ref()
+                .is_none_or(|there| there.received_ms < record.received_ms)
+            {
                 *there = Some(record.clone());
             }
         };
@@ -325,7 +344,10 @@ impl Table for Port {
     async fn put_node_states(&self, record: &NodeStatesRecord) -> Result<(), Fault> {
         let effect = |world: &mut World, _| {
             let there = &mut world.records.node_states;
-            if there.as_ref().is_none_or(|there| there.observed_ms < record.observed_ms) {
+            if there
+                .as_ref()
+                .is_none_or(|there| there.observed_ms < record.observed_ms)
+            {
                 *there = Some(record.clone());
             }
         };
