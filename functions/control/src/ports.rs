@@ -284,12 +284,6 @@ pub trait Ec2: Sync {
         tags: &BTreeMap<String, String>,
     ) -> impl Future<Output = Result<Vec<InstanceSeen>, Fault>> + Send;
 
-    /// Those of `ids` that EC2 shows by now.
-    fn describe(
-        &self,
-        ids: &[InstanceId],
-    ) -> impl Future<Output = Result<Vec<InstanceSeen>, Fault>> + Send;
-
     /// Terminates.
     fn terminate(&self, ids: &[InstanceId]) -> impl Future<Output = Terminated> + Send;
 

@@ -149,27 +149,27 @@ impl World {
         let _nobody_waits = self.launch(call, None);
     }
 
-    fn terminate(&mut self, ids: &[InstanceId]) -> Result<(), Fault> {
+    /// Ends instances. Answers which, and which EC2 does not know or does not show yet: one such id refuses a whole
+    /// call, and the adapter asks for the others again.
+    fn terminate(&mut self, ids: &[InstanceId]) -> (Vec<InstanceId>, Vec<InstanceId>) {
         self.watch_termination(ids);
-        let known = |id: &&InstanceId| self.cloud.ec2.instance(id.as_str()).is_some();
-        let known: Vec<String> = ids.iter().filter(known).map(ToString::to_string).collect();
-        if known.is_empty() {
-            return Ok(());
+        let (mut done, mut unknown) = (Vec::new(), Vec::new());
+        for id in ids {
+            let now_ms = self.now_ms;
+            let one = [id.to_string()];
+            match self.cloud.ec2.terminate_instances(now_ms, &one, false) {
+                Ok(_) => done.push(id.clone()),
+                Err(_) => unknown.push(id.clone()),
+            }
         }
-        let answer = self
-            .cloud
-            .ec2
-            .terminate_instances(self.now_ms, &known, false);
         self.cloud_moved(None);
-        answer
-            .map(drop)
-            .map_err(|error| refusal(Call::Terminate, &error))
+        (done, unknown)
     }
 
     fn describe(&mut self, request: &ec2::DescribeInstances) -> Result<Vec<InstanceSeen>, Fault> {
         let answer = self.cloud.ec2.describe_instances(self.now_ms, request);
         self.cloud_moved(None);
-        let (reservations, _) = answer.map_err(|error| refusal(Call::Describe, &error))?;
+        let (reservations, _) = answer.map_err(|error| refusal(Call::Find, &error))?;
         let instances = reservations.into_iter().flat_map(|r| r.instances);
         Ok(instances.filter_map(|instance| seen(&instance)).collect())
     }
@@ -420,20 +420,12 @@ impl Ec2 for Port {
         self.look(Call::Find, &request).await
     }
 
-    async fn describe(&self, ids: &[InstanceId]) -> Result<Vec<InstanceSeen>, Fault> {
-        let ids: Vec<&str> = ids.iter().map(InstanceId::as_str).collect();
-        let request = ec2::DescribeInstances {
-            filters: vec![ec2::Filter::new("instance-id", &ids)],
-            ..ec2::DescribeInstances::default()
-        };
-        self.look(Call::Describe, &request).await
-    }
-
     async fn terminate(&self, ids: &[InstanceId]) -> Terminated {
         let call = Call::Terminate;
         let way = self.way(call);
         let failed = |fault| Terminated {
             done: Vec::new(),
+            unknown: Vec::new(),
             fault: Some(fault),
         };
         if let Err(fault) = self.there(call, way).await {
@@ -441,15 +433,16 @@ impl Ec2 for Port {
         }
         let partial = way.trouble == Some(Trouble::Partial);
         let now = if partial { &ids[..ids.len() / 2] } else { ids };
-        let mut answer = self.shared.lock().terminate(now);
+        let (done, unknown) = self.shared.lock().terminate(now);
         if way.trouble == Some(Trouble::Repeated) {
-            answer = self.shared.lock().terminate(now);
+            self.shared.lock().terminate(now);
         }
-        if let Err(fault) = self.back(call, way).await.and(answer) {
+        if let Err(fault) = self.back(call, way).await {
             return failed(fault);
         }
         Terminated {
-            done: now.to_vec(),
+            done,
+            unknown,
             fault: partial.then(|| fault(call, FaultKind::Throttled, "RequestLimitExceeded")),
         }
     }

@@ -28,6 +28,7 @@ words! {
         NodesWithUpdateDue = "table.nodes_with_update_due",
         Instances = "table.instances",
         ReleaseUnpaired = "table.release_unpaired",
+        NoteUnknown = "table.note_unknown",
         MarkTerminated = "table.mark_terminated",
         Usage = "table.usage",
         PutUsage = "table.put_usage",
@@ -54,7 +55,6 @@ words! {
         Outcome = "outcomes.outcome",
         Launch = "ec2.launch",
         Find = "ec2.find",
-        Describe = "ec2.describe",
         Terminate = "ec2.terminate",
         Tag = "ec2.tag",
         Now = "clock.now_ms",
@@ -176,6 +176,7 @@ impl Trouble {
             C::WritePairings
             | C::ReleaseUnpaired
             | C::MarkTerminated
+            | C::NoteUnknown
             | C::PutUsage
             | C::PutCapacity
             | C::PutBudget
@@ -211,7 +212,7 @@ impl Trouble {
                 T::CrashBefore,
                 T::CrashAfter,
             ],
-            C::Find | C::Describe => &[
+            C::Find => &[
                 T::Refused,
                 T::Throttled,
                 T::Slow,

@@ -39,8 +39,9 @@ impl Queues for Port {
             .await
     }
 
-    async fn send_suspend(&self, body: SuspendQueueBody) -> Result<(), Fault> {
-        self.send(Call::SendSuspend, SUSPEND, Body::Suspend(body), 0)
+    async fn send_suspend(&self, body: SuspendQueueBody, delay_seconds: u64) -> Result<(), Fault> {
+        let body = Body::Suspend(body);
+        self.send(Call::SendSuspend, SUSPEND, body, delay_seconds)
             .await
     }
 

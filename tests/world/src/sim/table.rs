@@ -145,6 +145,7 @@ impl Records {
             address: None,
             deadline_ms: None,
             origin: None,
+            unknown_since_ms: None,
         };
         self.instances.entry(id.clone()).or_insert_with(new)
     }
@@ -266,6 +267,19 @@ impl Table for Port {
     async fn release_unpaired(&self, ids: &[InstanceId], origin: &Origin) -> Result<(), Fault> {
         let effect = |world: &mut World, _| world.release_unpaired(ids, origin);
         self.call(Call::ReleaseUnpaired, effect).await
+    }
+
+    async fn note_unknown(&self, ids: &[InstanceId], now_ms: u64) -> Result<(), Fault> {
+        let effect = |world: &mut World, _| {
+            for id in ids {
+                if let Some(item) = world.records.instances.get_mut(id)
+                    && item.state == InstanceState::Released
+                {
+                    item.unknown_since_ms.get_or_insert(now_ms);
+                }
+            }
+        };
+        self.call(Call::NoteUnknown, effect).await
     }
 
     async fn mark_terminated(&self, ids: &[InstanceId]) -> Result<Vec<InstanceId>, Fault> {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use spillway_control::record::RequestRecord;
 use spillway_control::shared::ONLY;
 use spillway_core::hostlist::Hostlist;
-use spillway_core::message::ReportBody;
+use spillway_core::message::{ReportBody, ResumeQueueBody};
 use spillway_core::name::{Generation, InstanceId, NodeGroupName, NodeName};
 use spillway_core::pairing::{DueAction, LaunchKey, Pairing, PairingState};
 use spillway_core::plan::{InstanceState, LaunchCall};
@@ -16,7 +16,7 @@ use super::cloud::Live;
 use super::queue::Body;
 use super::setting::START_MS;
 use super::slurm::Power;
-use super::world::{REPORTS, World};
+use super::world::{REPORTS, RESUME, World};
 
 /// A node has at most one instance that is neither ending nor marked released.
 pub const ONE_INSTANCE: &str = "one-instance";
@@ -138,10 +138,8 @@ impl World {
         match &new.state {
             PairingState::Requested { deadline_ms, .. }
             | PairingState::Launched { deadline_ms, .. } => {
-                for margin_ms in [SOON_MS, MARGIN_MS] {
-                    let deadline = (deadline_ms + margin_ms, node.clone(), new.generation);
-                    self.watch.deadlines.insert(deadline);
-                }
+                let look = (deadline_ms + SOON_MS, node.clone(), new.generation);
+                self.watch.deadlines.insert(look);
             }
             PairingState::Ready { instance, .. } => {
                 self.watch.joined.insert((instance.clone(), new.generation));
@@ -195,11 +193,11 @@ impl World {
         self.client.wanted(*up.first()?)
     }
 
-    /// Time has passed.
+    /// Time has passed: whose deadline has come is looked at, until it is ready or failed.
     pub(crate) fn watch_deadlines(&mut self) {
         while let Some((at_ms, _, _)) = self.watch.deadlines.first()
             && *at_ms <= self.now_ms
-            && let Some((at_ms, node, generation)) = self.watch.deadlines.pop_first()
+            && let Some((_, node, generation)) = self.watch.deadlines.pop_first()
         {
             let pairing = self.records.pairing(&node).record;
             let deadline_ms = match pairing.state {
@@ -210,28 +208,36 @@ impl World {
             if pairing.generation != generation {
                 continue;
             }
-            if deadline_ms + MARGIN_MS == at_ms {
+            if deadline_ms + MARGIN_MS <= self.now_ms {
                 let what = format!("{node} is neither ready nor failed long after its deadline");
                 self.violate(DEADLINE, vec![node.to_string()], what);
-            } else if deadline_ms + SOON_MS == at_ms && !self.has_timer(&node, generation) {
+            } else if !self.will_be_failed(&node, generation) {
                 let what = format!("{node} is neither ready nor failed, and no timer will fail it");
                 self.violate(DEADLINE, vec![node.to_string()], what);
+            } else {
+                let look = (self.now_ms + SOON_MS, node, generation);
+                self.watch.deadlines.insert(look);
             }
         }
     }
 
-    /// Whether a join timer of this generation that names the node is still to be carried out.
-    fn has_timer(&self, node: &NodeName, generation: Generation) -> bool {
+    /// Whether a join timer of this generation that names the node is still to be carried out, or the resume itself,
+    /// which sets such a timer.
+    fn will_be_failed(&self, node: &NodeName, generation: Generation) -> bool {
         let names_it = |nodes: &str| {
             let list = Hostlist::parse(nodes);
             list.is_ok_and(|list| list.iter().any(|name| name == node.as_str()))
         };
-        self.queues[REPORTS]
-            .messages
-            .values()
+        let messages = [REPORTS, RESUME].map(|queue| self.queues[queue].messages.values());
+        messages
+            .into_iter()
+            .flatten()
             .any(|message| match &message.body {
                 Body::Report(ReportBody::JoinDeadline(timer)) => {
                     timer.generation == generation && names_it(&timer.nodes)
+                }
+                Body::Resume(ResumeQueueBody::Resume(request)) => {
+                    request.generation == generation && names_it(&request.nodes)
                 }
                 _ => false,
             })
