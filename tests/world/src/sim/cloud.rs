@@ -1,12 +1,13 @@
 //! EC2 behind its port: calls are mapped to the model as the adapter maps them to the SDK (`functions/ec2`).
 
+mod requests;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use spillway_control::fault::{Fault, FaultKind};
 use spillway_control::ports::{Ec2, InstanceSeen, Terminated};
 use spillway_control::record::{LaunchAnswer, Origin};
-use spillway_core::config::CapacityKind;
 use spillway_core::name::{InstanceId, NodeGroupName, RequestId};
 use spillway_core::pairing::LaunchKey;
 use spillway_core::plan::LaunchCall;
@@ -85,7 +86,7 @@ impl World {
         let mut before = Vec::new();
         for candidate in &call.recipe.candidates {
             let pool = ec2::Pool {
-                kind: kind(call.recipe.capacity),
+                kind: requests::kind(call.recipe.capacity),
                 instance_type: candidate.instance_type.clone(),
                 availability_zone: candidate.zone.clone(),
             };
@@ -196,90 +197,27 @@ fn throttled_inside(mut answer: LaunchAnswer) -> LaunchAnswer {
     answer
 }
 
-fn kind(capacity: CapacityKind) -> ec2::CapacityKind {
-    match capacity {
-        CapacityKind::Spot => ec2::CapacityKind::Spot,
-        CapacityKind::OnDemand | CapacityKind::Reserved => ec2::CapacityKind::OnDemand,
-    }
-}
-
 fn launch_in(ec2: &mut ec2::Ec2, now_ms: u64, call: &LaunchCall) -> Result<LaunchAnswer, Fault> {
-    match call.recipe.candidates.as_slice() {
-        [only] => {
-            let answer = ec2.run_instances(now_ms, &run_instances(call, only));
-            let answer = answer.map_err(|error| refusal(Call::Launch, &error))?;
-            let ids = answer.instances.into_iter().map(|i| i.instance_id);
-            Ok(LaunchAnswer {
-                instances: instance_ids(ids),
-                faults: Vec::new(),
-            })
-        }
-        _ => {
-            let answer = ec2.create_fleet(now_ms, &create_fleet(call));
-            let fleet = answer.map_err(|error| refusal(Call::Launch, &error))?;
-            let mut faults = BTreeMap::new();
-            for error in &fleet.errors {
-                let fault = fault(Call::Launch, class_of(&error.code), &error.code);
-                faults.insert(error.code.clone(), fault);
-            }
-            Ok(LaunchAnswer {
-                instances: instance_ids(fleet.instance_ids().into_iter()),
-                faults: faults.into_values().collect(),
-            })
-        }
+    if let [only] = call.recipe.candidates.as_slice() {
+        let answer = ec2.run_instances(now_ms, &requests::run_instances(call, only));
+        let answer = answer.map_err(|error| refusal(Call::Launch, &error))?;
+        let ids = answer.instances.into_iter().map(|i| i.instance_id);
+        return Ok(LaunchAnswer {
+            instances: instance_ids(ids),
+            faults: Vec::new(),
+        });
     }
-}
-
-fn template(call: &LaunchCall) -> ec2::LaunchTemplateSpecification {
-    ec2::LaunchTemplateSpecification {
-        version: Some(call.recipe.launch_template_version.clone()),
-        ..ec2::LaunchTemplateSpecification::by_id(&call.recipe.launch_template_id)
+    let answer = ec2.create_fleet(now_ms, &requests::create_fleet(call));
+    let fleet = answer.map_err(|error| refusal(Call::Launch, &error))?;
+    let mut faults = BTreeMap::new();
+    for error in &fleet.errors {
+        let fault = fault(Call::Launch, class_of(&error.code), &error.code);
+        faults.insert(error.code.clone(), fault);
     }
-}
-
-fn tagged(call: &LaunchCall) -> Vec<ec2::TagSpecification> {
-    vec![ec2::TagSpecification {
-        resource_type: "instance".to_owned(),
-        tags: call.tags.clone(),
-    }]
-}
-
-fn run_instances(call: &LaunchCall, only: &spillway_core::plan::Candidate) -> ec2::RunInstances {
-    let spot = (call.recipe.capacity == CapacityKind::Spot).then(ec2::SpotOptions::default);
-    ec2::RunInstances {
-        launch_template: Some(template(call)),
-        direct: ec2::LaunchTemplateData {
-            instance_type: Some(only.instance_type.clone()),
-            spot,
-            tag_specifications: tagged(call),
-            ..ec2::LaunchTemplateData::default()
-        },
-        subnet_id: Some(only.subnet_id.clone()),
-        min_count: 1,
-        max_count: call.count,
-        client_token: Some(call.client_token.clone()),
-        dry_run: false,
-    }
-}
-
-fn create_fleet(call: &LaunchCall) -> ec2::CreateFleet {
-    let place = |candidate: &spillway_core::plan::Candidate| ec2::FleetOverride {
-        instance_type: Some(candidate.instance_type.clone()),
-        subnet_id: Some(candidate.subnet_id.clone()),
-        availability_zone: Some(candidate.zone.clone()),
-        ..ec2::FleetOverride::default()
-    };
-    ec2::CreateFleet {
-        configs: vec![ec2::FleetConfig {
-            launch_template: template(call),
-            overrides: call.recipe.candidates.iter().map(place).collect(),
-        }],
-        total_target_capacity: call.count,
-        default_target_capacity_type: Some(kind(call.recipe.capacity)),
-        tag_specifications: tagged(call),
-        client_token: Some(call.client_token.clone()),
-        ..ec2::CreateFleet::default()
-    }
+    Ok(LaunchAnswer {
+        instances: instance_ids(fleet.instance_ids().into_iter()),
+        faults: faults.into_values().collect(),
+    })
 }
 
 fn instance_ids(ids: impl Iterator<Item = String>) -> Vec<InstanceId> {
