@@ -20,10 +20,10 @@ INSTALL := CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off CARGO
 	CARGO_PROFILE_RELEASE_DEBUG=0 CARGO_TARGET_DIR=$(TOOLS)/build cargo install --locked --no-track
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check bench up down clean
+.PHONY: help build demo test check sim mutants bench up down clean
 
 help: ## List these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # With the tests, though the demo needs none: what is built without them is built with other features, and
 # the AWS SDK for EC2 would be compiled twice.
@@ -47,6 +47,14 @@ check: build $(NEXTEST) $(DENY) ## Check format, lints, documentation, licences,
 	python=$$($(LAB) install | tail -n 1) \
 		&& "$$python/cfn-lint" infra/sam/template.yaml \
 		&& AWS_DEFAULT_REGION=us-east-1 "$$python/sam" validate --lint --template infra/sam/template.yaml
+
+# One seed's whole story with SEED=123.
+sim: ## Run the simulation for SEEDS=100000 seeds (tests/world/src/sim.rs)
+	cargo build --profile sim -p spillway-world --example sim
+	$(CARGO_TARGET_DIR)/sim/examples/sim $(if $(SEED),--seed $(SEED),$(or $(SEEDS),10000))
+
+mutants: ## Break the code in each known way and see the simulation catch it
+	tests/world/mutants/run
 
 bench: ## Measure the programs that slurmctld runs (docs/performance.md)
 	cargo build --release -p spillway-client --bin spillway --example measure_programs

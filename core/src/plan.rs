@@ -24,7 +24,10 @@ pub use call::{CallPlace, LaunchCall};
 pub use launch::{GangPart, plan_launch, refuse_without_policy};
 pub use rounds::{Attempt, Round, RoundScope, next_attempt, rounds};
 pub use share::{Units, units};
-pub use terminate::{InstanceState, MAX_TERMINATE_IDS, TerminatePlan, plan_terminate};
+pub use terminate::{
+    InstanceState, MAX_TERMINATE_IDS, TerminatePlan, UNKNOWN_GRACE_MS, UnknownPlan, plan_terminate,
+    plan_unknown,
+};
 
 /// The most nodes that are launched together: EC2's bucket for launched instances holds 1,000 (EC2 API, request
 /// throttling), and CreateFleet's `MinTargetCapacity` goes no further.

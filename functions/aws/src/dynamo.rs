@@ -132,6 +132,10 @@ impl Table for DynamoTable {
         self.mark_released(ids, origin).await
     }
 
+    async fn note_unknown(&self, ids: &[InstanceId], now_ms: u64) -> Result<(), Fault> {
+        self.note_unknown_released(ids, now_ms).await
+    }
+
     async fn mark_terminated(&self, ids: &[InstanceId]) -> Result<Vec<InstanceId>, Fault> {
         self.close_released(ids).await
     }

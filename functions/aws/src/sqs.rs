@@ -134,11 +134,11 @@ impl Queues for SqsQueues {
         .await
     }
 
-    async fn send_suspend(&self, body: SuspendQueueBody) -> Result<(), Fault> {
+    async fn send_suspend(&self, body: SuspendQueueBody, delay_seconds: u64) -> Result<(), Fault> {
         self.send(
             url(self.urls.suspend.as_ref(), "SPILLWAY_SUSPEND_QUEUE_URL"),
             body,
-            0,
+            delay_seconds,
         )
         .await
     }

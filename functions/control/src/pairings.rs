@@ -167,7 +167,7 @@ pub async fn ask_termination<T: Table, Q: Queues, C: Clock>(
         let body = ReleaseInstances { instance_ids };
         control
             .queues
-            .send_suspend(SuspendQueueBody::Release(body))
+            .send_suspend(SuspendQueueBody::Release(body), 0)
             .await?;
     }
     Ok(())

@@ -87,6 +87,13 @@ pub trait Table: Sync {
         origin: &Origin,
     ) -> impl Future<Output = Result<(), Fault>> + Send;
 
+    /// Notes of released instances that EC2 knew no such at `now_ms`, unless that was noted before.
+    fn note_unknown(
+        &self,
+        ids: &[InstanceId],
+        now_ms: u64,
+    ) -> impl Future<Output = Result<(), Fault>> + Send;
+
     /// Marks released instances terminated. Answers those that this very call marked: each is answered at most once,
     /// whoever marks it how often.
     fn mark_terminated(
@@ -170,6 +177,7 @@ pub trait Queues: Sync {
     fn send_suspend(
         &self,
         body: SuspendQueueBody,
+        delay_seconds: u64,
     ) -> impl Future<Output = Result<(), Fault>> + Send;
     /// To `report`.
     fn send_report(
@@ -252,8 +260,10 @@ impl InstanceSeen {
 /// What came of a termination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Terminated {
-    /// These are ended, or were never there.
+    /// EC2 took the termination of these, now or before.
     pub done: Vec<InstanceId>,
+    /// EC2 knows no such instances: they are gone, or it does not show them yet.
+    pub unknown: Vec<InstanceId>,
     /// Why not all.
     pub fault: Option<Fault>,
 }
@@ -274,13 +284,7 @@ pub trait Ec2: Sync {
         tags: &BTreeMap<String, String>,
     ) -> impl Future<Output = Result<Vec<InstanceSeen>, Fault>> + Send;
 
-    /// Those of `ids` that EC2 shows by now.
-    fn describe(
-        &self,
-        ids: &[InstanceId],
-    ) -> impl Future<Output = Result<Vec<InstanceSeen>, Fault>> + Send;
-
-    /// Terminates; an instance that is not there counts as terminated.
+    /// Terminates.
     fn terminate(&self, ids: &[InstanceId]) -> impl Future<Output = Terminated> + Send;
 
     /// Sets tags on instances that bear ours.

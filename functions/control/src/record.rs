@@ -61,6 +61,9 @@ pub struct InstanceRecord {
     /// Where it comes from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
+    /// When EC2 was first asked to terminate it and knew no such instance, Unix milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unknown_since_ms: Option<u64>,
 }
 
 /// A part of a resume request and what is planned for it. Kept longer than any queue keeps its messages,

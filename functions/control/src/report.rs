@@ -78,6 +78,7 @@ async fn acknowledged<T: Table, Q: Queues, C: Clock>(
             UpdateOutcome::Applied => Event::Acknowledged { generation, number },
             UpdateOutcome::Stale { reason } => {
                 info!(nodes = result.nodes, %generation, reason, "the agent found an update overtaken");
+                tally.add(tally::UPDATES_STALE, 1);
                 Event::Dismissed { generation, number }
             }
             UpdateOutcome::Refused { reason } => {

@@ -34,6 +34,8 @@ pub const UPDATES_SENT: &str = "UpdatesSent";
 pub const UPDATES_ACKNOWLEDGED: &str = "UpdatesAcknowledged";
 /// Updates of single nodes not acknowledged when their resend timer fired.
 pub const UPDATES_UNACKNOWLEDGED: &str = "UpdatesUnacknowledged";
+/// Updates that the agent found overtaken: for another request than the node's last, or an older one of it.
+pub const UPDATES_STALE: &str = "UpdatesStale";
 /// Updates that slurmctld refused.
 pub const UPDATES_REFUSED: &str = "UpdatesRefused";
 /// Envelopes that the head node refused: forged, of an unknown key, too old and so on.

@@ -1,11 +1,13 @@
-//! Suspend: nodes are let go and their instances terminated. "No instance" is success.
+//! Suspend: nodes are let go and their instances terminated. "No instance" is success, but not right after a launch:
+//! what EC2 does not know is asked for again until it is shown, or has been unknown for long.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use spillway_core::hostlist;
-use spillway_core::message::{SuspendQueueBody, SuspendRequest};
+use spillway_core::message::{ReleaseInstances, SuspendQueueBody, SuspendRequest};
 use spillway_core::name::{InstanceId, NodeName};
 use spillway_core::pairing::{Event, Verdict};
+use spillway_core::plan::plan_unknown;
 use tracing::{debug, info, warn};
 
 use crate::caps;
@@ -13,6 +15,7 @@ use crate::fault::Fault;
 use crate::names::{NamesError, distinct};
 use crate::pairings::{apply, known, plan_termination, released};
 use crate::ports::{Clock, Control, Ec2, Queues, Table, Terminated};
+use crate::record::InstanceRecord;
 use crate::stamp::{FromTheFuture, check_stamp};
 use crate::tally::{self, Tally};
 
@@ -52,19 +55,65 @@ pub async fn terminate<T: Table, Q: Queues, C: Clock>(
     let mut first_fault = None;
     for ids in plan.batches {
         // One instance that cannot be ended must not keep the others running.
-        let Terminated { done, fault } = ec2.terminate(&ids).await;
-        // Marked first, given back after: should this worker die between the two, the caps hold too much and are
-        // corrected by EC2 later. The other way round they could hold too little.
-        let marked = control.table.mark_terminated(&done).await?;
-        let marked = records
-            .iter()
-            .filter(|record| marked.contains(&record.instance_id));
-        caps::ended(control, &marked.collect::<Vec<_>>()).await?;
+        let Terminated {
+            done,
+            unknown,
+            fault,
+        } = ec2.terminate(&ids).await;
+        ended(control, &records, &done).await?;
         tally.add(tally::INSTANCES_TERMINATED, done.len());
         info!(instances = ?done, "terminated {} instances", done.len());
+        let gone = gone(control, &records, &unknown).await?;
+        ended(control, &records, &gone).await?;
         first_fault = first_fault.or(fault);
     }
     first_fault.map_or(Ok(tally), |fault| Err(fault.into()))
+}
+
+/// Marked first, given back after: should this worker die between the two, the caps hold too much and are corrected
+/// by EC2 later. The other way round they could hold too little.
+async fn ended<T: Table, Q: Queues, C: Clock>(
+    control: &Control<T, Q, C>,
+    records: &[InstanceRecord],
+    ids: &[InstanceId],
+) -> Result<(), Fault> {
+    let marked = control.table.mark_terminated(ids).await?;
+    let marked = records
+        .iter()
+        .filter(|record| marked.contains(&record.instance_id));
+    caps::ended(control, &marked.collect::<Vec<_>>()).await
+}
+
+/// Those of `unknown` that are gone. EC2 may not show the others yet: the item of each says since when, so that no
+/// message can say otherwise, and a timer has them ended again. Until then they count.
+async fn gone<T: Table, Q: Queues, C: Clock>(
+    control: &Control<T, Q, C>,
+    records: &[InstanceRecord],
+    unknown: &[InstanceId],
+) -> Result<Vec<InstanceId>, Fault> {
+    let now_ms = control.clock.now_ms();
+    let since_ms: BTreeMap<InstanceId, u64> = records
+        .iter()
+        .filter(|record| unknown.contains(&record.instance_id))
+        .map(|record| {
+            let since_ms = record.unknown_since_ms.unwrap_or(now_ms);
+            (record.instance_id.clone(), since_ms)
+        })
+        .collect();
+    let plan = plan_unknown(&since_ms, now_ms);
+    if !plan.gone.is_empty() {
+        warn!(instances = ?plan.gone, "EC2 has long known no such instances: counted as terminated");
+    }
+    if !plan.waiting.is_empty() {
+        info!(instances = ?plan.waiting, "EC2 does not show them yet: asked again in {} s", plan.wait_seconds);
+        control.table.note_unknown(&plan.waiting, now_ms).await?;
+        let release = SuspendQueueBody::Release(ReleaseInstances {
+            instance_ids: plan.waiting,
+        });
+        let queues = &control.queues;
+        queues.send_suspend(release, plan.wait_seconds).await?;
+    }
+    Ok(plan.gone)
 }
 
 async fn suspend<T: Table, Q: Queues, C: Clock>(

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use spillway_control::fault::{Fault, FaultKind};
 use spillway_control::ports::Terminated;
 use spillway_core::name::InstanceId;
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::{Ec2Client, classify};
 
@@ -16,10 +16,11 @@ const OPERATION: &str = "TerminateInstances";
 const MAX_REFUSALS: usize = 8;
 
 impl Ec2Client {
-    /// Terminates all of `ids` that can be. Ids that EC2 does not know count as terminated. Where some could
+    /// Terminates all of `ids` that can be. Ids that EC2 does not know are answered apart. Where some could
     /// not be terminated, the first reason is answered beside those that were.
     pub(crate) async fn terminate_ids(&self, ids: &[InstanceId]) -> Terminated {
         let mut done = Vec::with_capacity(ids.len());
+        let mut all_unknown = Vec::new();
         let mut refused = Vec::new();
         let mut open = vec![ids.to_vec()];
         while let Some(ids) = open.pop() {
@@ -33,10 +34,7 @@ impl Ec2Client {
             match (fault.kind, ids.as_slice()) {
                 (FaultKind::NotFound, _) => {
                     let (unknown, others) = unknown(&ids, &fault.message);
-                    if !unknown.is_empty() {
-                        info!(instances = ?unknown, "EC2 does not know them (any more): counted as terminated");
-                    }
-                    done.extend(unknown);
+                    all_unknown.extend(unknown);
                     open.extend(others);
                 }
                 // One instance that is protected, or not ours, stands for its whole call.
@@ -54,6 +52,7 @@ impl Ec2Client {
                 _ => {
                     return Terminated {
                         done,
+                        unknown: all_unknown,
                         fault: Some(fault),
                     };
                 }
@@ -61,6 +60,7 @@ impl Ec2Client {
         }
         Terminated {
             done,
+            unknown: all_unknown,
             fault: refused.into_iter().next(),
         }
     }

@@ -17,6 +17,7 @@ async fn main() -> Result<(), Error> {
     let ec2 = &Ec2Client::new(&config);
     let (cluster, table) = (&environment.cluster, &environment.table);
     let urls = QueueUrls {
+        suspend: environment.suspend_queue_url,
         dead_letter: environment.dead_letter_queue_url,
         ..QueueUrls::default()
     };

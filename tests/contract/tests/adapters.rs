@@ -279,6 +279,15 @@ async fn an_instance_is_released_once_and_terminated_once_and_never_paired_again
     // Released or terminated: no pairing takes it.
     assert_eq!(table.write_pairings(&[pair(1, 2)]).await.unwrap(), [false]);
     let both = [instance(1), instance(2)];
+    // The first note stays.
+    for now_ms in [NOW_MS, NOW_MS + 5_000] {
+        table.note_unknown(&both[..1], now_ms).await.unwrap();
+    }
+    let noted = async |number: u32| {
+        let records = table.instances(&[instance(number)]).await.unwrap();
+        records[0].unknown_since_ms
+    };
+    assert_eq!((noted(1).await, noted(2).await), (Some(NOW_MS), None));
     let mut marked = table.mark_terminated(&both).await.unwrap();
     marked.sort();
     assert_eq!(marked, both);
@@ -293,6 +302,14 @@ async fn an_instance_is_released_once_and_terminated_once_and_never_paired_again
         "{records:?}"
     );
     assert_eq!(table.write_pairings(&[pair(1, 2)]).await.unwrap(), [false]);
+    // Nothing is noted of what is terminated, and no item is made.
+    let ended_and_stranger = [instance(2), instance(3)];
+    table
+        .note_unknown(&ended_and_stranger, NOW_MS)
+        .await
+        .unwrap();
+    assert_eq!(noted(2).await, None);
+    assert!(table.instances(&[instance(3)]).await.unwrap().is_empty());
     // Letting go of what is terminated leaves it so, and the node is written.
     let release = free(1, 2, InstanceWrite::Release(instance(1)));
     assert_eq!(table.write_pairings(&[release]).await.unwrap(), [true]);

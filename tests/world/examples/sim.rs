@@ -49,7 +49,10 @@ fn campaign(count: u64, first: u64) -> ExitCode {
     }
     for (seed, violations) in &campaign.violations {
         for violation in violations {
-            println!("seed {seed} violates {}: {}", violation.invariant, violation.what);
+            println!(
+                "seed {seed} violates {}: {}",
+                violation.invariant, violation.what
+            );
         }
     }
     for (seed, _) in campaign.violations.iter().take(STORIES) {

@@ -47,6 +47,21 @@ impl DynamoTable {
         .map(drop)
     }
 
+    pub(super) async fn note_unknown_released(
+        &self,
+        ids: &[InstanceId],
+        now_ms: u64,
+    ) -> Result<(), Fault> {
+        self.mark(ids, |_| Expression {
+            update: Some("SET unknown_since_ms = if_not_exists(unknown_since_ms, :now)"),
+            condition: Some("#state = :released"),
+            names: vec![("#state", "state")],
+            values: vec![(":released", text("released")), (":now", number(now_ms))],
+        })
+        .await
+        .map(drop)
+    }
+
     pub(super) async fn close_released(
         &self,
         ids: &[InstanceId],

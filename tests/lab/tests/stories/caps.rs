@@ -1,6 +1,8 @@
 //! Whoever has the head node's credentials asks for more than the policy allows. It is refused or capped, counted, and
 //! told to Slurm; and at no moment does EC2 run more instances than the policy says.
 
+mod unseen;
+
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

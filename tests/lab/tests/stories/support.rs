@@ -311,7 +311,16 @@ pub async fn signing_key(lab: &Lab) -> SigningKey {
 
 /// What the metric lines of a function add up to.
 pub async fn metric(lab: &Lab, function: &str, name: &str) -> usize {
-    let mut sum = 0;
+    let lines = log_lines(lab, function).await;
+    let events = lines.iter().filter(|line| line["_aws"].is_object());
+    // A count: EMF has it as a float.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let count = |event: &Value| event[name].as_f64().unwrap_or_default() as usize;
+    events.map(count).sum()
+}
+
+/// What a function has logged: its lines of JSON.
+pub async fn log_lines(lab: &Lab, function: &str) -> Vec<Value> {
     let group = format!("/aws/lambda/{}-{function}", lab.spec.cluster);
     let body = json!({"logGroupName": group});
     let root = lab.cloud.emulator.root();
@@ -319,16 +328,10 @@ pub async fn metric(lab: &Lab, function: &str, name: &str) -> usize {
         .json("logs", "Logs_20140328.FilterLogEvents", &body)
         .await
         .expect("the logs answer");
-    for event in answer["events"].as_array().into_iter().flatten() {
-        let lines = event["message"].as_str().unwrap_or_default().lines();
-        for line in lines.filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
-            if line["_aws"].is_object() {
-                // A count: EMF has it as a float.
-                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-                let count = line[name].as_f64().unwrap_or_default() as usize;
-                sum += count;
-            }
-        }
-    }
-    sum
+    let events = answer["events"].as_array().into_iter().flatten();
+    let texts = events.filter_map(|event| event["message"].as_str());
+    texts
+        .flat_map(str::lines)
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect()
 }

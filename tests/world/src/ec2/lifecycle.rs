@@ -158,7 +158,8 @@ impl Ec2 {
         self.schedule(at_ms + self.settings.stopping_ms, instance_id, Due::Stopped);
     }
 
-    /// `TerminateInstances`. One unknown id refuses them all; one that is already going is left as it is.
+    /// `TerminateInstances`. One id that is unknown, or not visible yet, refuses them all; one that is already going is
+    /// left as it is.
     pub fn terminate_instances(
         &mut self,
         now_ms: u64,
@@ -177,7 +178,10 @@ impl Ec2 {
         check_ids(instance_ids)?;
         let unknown: Vec<String> = instance_ids
             .iter()
-            .filter(|id| !self.instances.contains_key(*id))
+            .filter(|id| {
+                let instance = self.instances.get(*id);
+                !instance.is_some_and(|instance| self.is_visible(instance, now_ms))
+            })
             .cloned()
             .collect();
         if !unknown.is_empty() {

@@ -273,7 +273,7 @@ fn a_pool_runs_out_and_gets_back_what_was_terminated() {
 }
 
 #[test]
-fn describe_does_not_see_an_instance_before_its_time() {
+fn an_instance_is_neither_seen_nor_ended_before_its_time() {
     let mut ec2 = ec2_with(Settings {
         visibility_delay_ms: 5 * SECOND,
         ..Settings::default()
@@ -296,7 +296,12 @@ fn describe_does_not_see_an_instance_before_its_time() {
         code(ec2.create_tags(4999, &id, &tags, false)),
         "InvalidInstanceID.NotFound"
     );
+    assert_eq!(
+        code(ec2.terminate_instances(4999, &id, false)),
+        "InvalidInstanceID.NotFound"
+    );
     assert_eq!(ec2.describe_instances(5000, &by_id).unwrap().0.len(), 1);
+    assert_eq!(ec2.terminate_instances(5000, &id, false).unwrap().len(), 1);
 }
 
 #[test]

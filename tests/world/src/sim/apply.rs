@@ -93,7 +93,10 @@ impl World {
             let trusted = [self.client.signing_key().public()];
             return open(sealed, cluster, &trusted).expect("sealed by us");
         }
-        let payload = sealed.rsplit('.').nth(1).expect("a sealed envelope has a payload");
+        let payload = sealed
+            .rsplit('.')
+            .nth(1)
+            .expect("a sealed envelope has a payload");
         let json = URL_SAFE_NO_PAD.decode(payload).expect("base64");
         let json = String::from_utf8(json).expect("JSON");
         Message::parse(&json, cluster).expect("a message of ours")
@@ -114,7 +117,10 @@ impl World {
             };
             self.tell(|| {
                 let words = format!("{:?} number {}", update.action, update.number);
-                format!("   update {words} for {name} at {}: {outcome:?}", update.generation)
+                format!(
+                    "   update {words} for {name} at {}: {outcome:?}",
+                    update.generation
+                )
             });
             let result = |outcome| UpdateResult {
                 nodes: hostlist::fold([name]),

@@ -86,13 +86,19 @@ impl Campaign {
         self.most_nodes = self.most_nodes.max(run.nodes);
         let faults = usize::try_from(run.coverage.total()).unwrap_or(usize::MAX);
         let own = [run.nodes, run.events, faults];
-        self.fewest.iter_mut().zip(own).for_each(|(least, own)| *least = (*least).min(own));
+        self.fewest
+            .iter_mut()
+            .zip(own)
+            .for_each(|(least, own)| *least = (*least).min(own));
     }
 
     fn merge(&mut self, other: Self) {
         self.runs += other.runs;
         self.coverage.merge(&other.coverage);
-        self.fewest.iter_mut().zip(other.fewest).for_each(|(a, b)| *a = (*a).min(b));
+        self.fewest
+            .iter_mut()
+            .zip(other.fewest)
+            .for_each(|(a, b)| *a = (*a).min(b));
         self.most_nodes = self.most_nodes.max(other.most_nodes);
         self.violations.extend(other.violations);
     }

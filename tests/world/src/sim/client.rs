@@ -8,8 +8,8 @@ use spillway_control::sender::Sender;
 use spillway_core::envelope::SigningKey;
 use spillway_core::hostlist;
 use spillway_core::message::{
-    HEARTBEAT_SECONDS, Heartbeat, NodeStates, NodesInState, ReportBody, RequestJob, ResumeQueueBody,
-    ResumeRequest, SuspendCause, SuspendQueueBody, SuspendRequest,
+    HEARTBEAT_SECONDS, Heartbeat, NodeStates, NodesInState, ReportBody, RequestJob,
+    ResumeQueueBody, ResumeRequest, SuspendCause, SuspendQueueBody, SuspendRequest,
 };
 use spillway_core::name::{Generation, JobId, RequestId};
 
@@ -80,7 +80,9 @@ impl Client {
 
     /// The stamp of the resume that Slurm asked for last, where it has not let go of the node since.
     pub(crate) fn wanted(&self, node: usize) -> Option<Generation> {
-        self.history[node].filter(|history| history.resume).map(|history| history.generation)
+        self.history[node]
+            .filter(|history| history.resume)
+            .map(|history| history.generation)
     }
 }
 
@@ -107,10 +109,15 @@ impl World {
     pub(crate) fn resume_program(&mut self, nodes: &[usize], jobs: &[ResumedJob]) {
         let generation = self.stamp(nodes, true);
         self.tell(|| {
-            format!("-- ResumeProgram {} at {generation}", self.slurm.names(nodes).join(","))
+            format!(
+                "-- ResumeProgram {} at {generation}",
+                self.slurm.names(nodes).join(",")
+            )
         });
         let timeout_ms = self.setting.resume_timeout_ms;
-        let margin_ms = MARGIN_MS.max(timeout_ms / MARGIN_DIVISOR).min(timeout_ms / 2);
+        let margin_ms = MARGIN_MS
+            .max(timeout_ms / MARGIN_DIVISOR)
+            .min(timeout_ms / 2);
         let deadline_ms = generation.at_ms() + timeout_ms - margin_ms;
         let request_id = self.request_id();
         let parts: Vec<&[ResumedJob]> = if jobs.len() > 1 && self.rng.f64() < 0.3 {
@@ -209,7 +216,10 @@ impl World {
         let Some(request) = self.client.spool.pop_front() else {
             return;
         };
-        if request.deadline_ms.is_some_and(|deadline_ms| deadline_ms <= self.head_now_ms()) {
+        if request
+            .deadline_ms
+            .is_some_and(|deadline_ms| deadline_ms <= self.head_now_ms())
+        {
             self.give_up(&request);
         } else {
             let again = self.strike(Call::ResumeProgram, false) == Some(Trouble::Repeated);

@@ -1,15 +1,16 @@
 //! EC2 behind its port: calls are mapped to the model as the adapter maps them to the SDK (`functions/ec2`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use spillway_control::fault::{Fault, FaultKind};
 use spillway_control::ports::{Ec2, InstanceSeen, Terminated};
-use spillway_control::record::{LaunchAnswer, Origin};
+use spillway_control::record::{LaunchAnswer, Origin, Shortage};
+use spillway_core::capacity::Reach;
 use spillway_core::config::CapacityKind;
 use spillway_core::name::{InstanceId, NodeGroupName, RequestId};
 use spillway_core::pairing::LaunchKey;
-use spillway_core::plan::LaunchCall;
+use spillway_core::plan::{Candidate, LaunchCall};
 use spillway_core::tag;
 
 use super::names::{Call, Trouble};
@@ -52,7 +53,11 @@ impl Cloud {
 
 impl World {
     /// Carries out a launch.
-    fn launch(&mut self, call: &LaunchCall, trouble: Option<Trouble>) -> Result<LaunchAnswer, Fault> {
+    fn launch(
+        &mut self,
+        call: &LaunchCall,
+        trouble: Option<Trouble>,
+    ) -> Result<LaunchAnswer, Fault> {
         let short = matches!(trouble, Some(Trouble::ThrottledInside | Trouble::Partial));
         let before = short.then(|| self.limit_capacity(call));
         let now_ms = self.now_ms;
@@ -65,7 +70,7 @@ impl World {
         }
         self.tell(|| {
             let answer = match &answer {
-                Ok(answer) => format!("{:?}, faults {:?}", answer.instances, codes(&answer.faults)),
+                Ok(answer) => format!("{:?}, faults {:?}", answer.instances, codes(answer)),
                 Err(fault) => fault.to_string(),
             };
             let token = &call.client_token[..8];
@@ -127,7 +132,11 @@ impl World {
 
     /// EC2's own time passes.
     pub(crate) fn cloud_time(&mut self) {
-        if self.cloud.look_ms.is_some_and(|look_ms| look_ms <= self.now_ms) {
+        if self
+            .cloud
+            .look_ms
+            .is_some_and(|look_ms| look_ms <= self.now_ms)
+        {
             self.cloud.look_ms = None;
         }
         self.cloud.ec2.advance(self.now_ms);
@@ -140,22 +149,27 @@ impl World {
         let _nobody_waits = self.launch(call, None);
     }
 
-    fn terminate(&mut self, ids: &[InstanceId]) -> Result<(), Fault> {
+    /// Ends instances. Answers which, and which EC2 does not know or does not show yet: one such id refuses a whole
+    /// call, and the adapter asks for the others again.
+    fn terminate(&mut self, ids: &[InstanceId]) -> (Vec<InstanceId>, Vec<InstanceId>) {
         self.watch_termination(ids);
-        let known = |id: &&InstanceId| self.cloud.ec2.instance(id.as_str()).is_some();
-        let known: Vec<String> = ids.iter().filter(known).map(ToString::to_string).collect();
-        if known.is_empty() {
-            return Ok(());
+        let (mut done, mut unknown) = (Vec::new(), Vec::new());
+        for id in ids {
+            let now_ms = self.now_ms;
+            let one = [id.to_string()];
+            match self.cloud.ec2.terminate_instances(now_ms, &one, false) {
+                Ok(_) => done.push(id.clone()),
+                Err(_) => unknown.push(id.clone()),
+            }
         }
-        let answer = self.cloud.ec2.terminate_instances(self.now_ms, &known, false);
         self.cloud_moved(None);
-        answer.map(drop).map_err(|error| refusal(Call::Terminate, &error))
+        (done, unknown)
     }
 
     fn describe(&mut self, request: &ec2::DescribeInstances) -> Result<Vec<InstanceSeen>, Fault> {
         let answer = self.cloud.ec2.describe_instances(self.now_ms, request);
         self.cloud_moved(None);
-        let (reservations, _) = answer.map_err(|error| refusal(Call::Describe, &error))?;
+        let (reservations, _) = answer.map_err(|error| refusal(Call::Find, &error))?;
         let instances = reservations.into_iter().flat_map(|r| r.instances);
         Ok(instances.filter_map(|instance| seen(&instance)).collect())
     }
@@ -170,17 +184,26 @@ impl World {
     }
 }
 
-fn codes(faults: &[Fault]) -> Vec<&str> {
-    faults.iter().map(|fault| fault.code.as_str()).collect()
+fn codes(answer: &LaunchAnswer) -> Vec<&str> {
+    let shortages = answer.shortages.iter();
+    shortages
+        .map(|shortage| shortage.fault.code.as_str())
+        .collect()
 }
 
 fn throttled() -> Fault {
     fault(Call::Launch, FaultKind::Throttled, "RequestLimitExceeded")
 }
 
-fn throttled_inside(mut answer: LaunchAnswer) -> LaunchAnswer {
-    answer.faults = vec![throttled()];
-    answer
+fn throttled_inside(answer: LaunchAnswer) -> LaunchAnswer {
+    let shortage = Shortage {
+        fault: throttled(),
+        candidate: None,
+    };
+    LaunchAnswer {
+        shortages: vec![shortage],
+        ..answer
+    }
 }
 
 fn kind(capacity: CapacityKind) -> ec2::CapacityKind {
@@ -191,30 +214,48 @@ fn kind(capacity: CapacityKind) -> ec2::CapacityKind {
 }
 
 fn launch_in(ec2: &mut ec2::Ec2, now_ms: u64, call: &LaunchCall) -> Result<LaunchAnswer, Fault> {
-    match call.recipe.candidates.as_slice() {
-        [only] => {
-            let answer = ec2.run_instances(now_ms, &run_instances(call, only));
-            let answer = answer.map_err(|error| refusal(Call::Launch, &error))?;
-            let ids = answer.instances.into_iter().map(|i| i.instance_id);
-            Ok(LaunchAnswer {
-                instances: instance_ids(ids),
-                faults: Vec::new(),
-            })
-        }
-        _ => {
-            let answer = ec2.create_fleet(now_ms, &create_fleet(call));
-            let fleet = answer.map_err(|error| refusal(Call::Launch, &error))?;
-            let mut faults = BTreeMap::new();
-            for error in &fleet.errors {
-                let fault = fault(Call::Launch, class_of(&error.code), &error.code);
-                faults.insert(error.code.clone(), fault);
-            }
-            Ok(LaunchAnswer {
-                instances: instance_ids(fleet.instance_ids().into_iter()),
-                faults: faults.into_values().collect(),
-            })
-        }
-    }
+    let Some(only) = call.only_candidate() else {
+        return launch_fleet(ec2, now_ms, call);
+    };
+    let answer = ec2.run_instances(now_ms, &run_instances(call, only));
+    let answer = answer.map_err(|error| refusal(Call::Launch, &error))?;
+    let ids = answer.instances.into_iter().map(|i| i.instance_id);
+    Ok(LaunchAnswer {
+        instances: instance_ids(ids),
+        launched_in: vec![only.clone()],
+        shortages: Vec::new(),
+    })
+}
+
+fn launch_fleet(ec2: &mut ec2::Ec2, now_ms: u64, call: &LaunchCall) -> Result<LaunchAnswer, Fault> {
+    let answer = ec2.create_fleet(now_ms, &create_fleet(call));
+    let fleet = answer.map_err(|error| refusal(Call::Launch, &error))?;
+    let launched: BTreeSet<Candidate> = fleet
+        .instances
+        .iter()
+        .map(|launched| Candidate {
+            instance_type: launched.instance_type.clone(),
+            subnet_id: launched.subnet_id.clone(),
+            zone: launched.availability_zone.clone(),
+        })
+        .collect();
+    let shortages = fleet.errors.iter().map(|error| Shortage {
+        fault: fault(Call::Launch, class_of(&error.code), &error.code),
+        candidate: candidate_of(&error.candidate.over),
+    });
+    Ok(LaunchAnswer {
+        instances: instance_ids(fleet.instance_ids().into_iter()),
+        launched_in: launched.into_iter().collect(),
+        shortages: shortages.collect(),
+    })
+}
+
+fn candidate_of(over: &ec2::FleetOverride) -> Option<Candidate> {
+    Some(Candidate {
+        instance_type: over.instance_type.clone()?,
+        subnet_id: over.subnet_id.clone()?,
+        zone: over.availability_zone.clone()?,
+    })
 }
 
 fn template(call: &LaunchCall) -> ec2::LaunchTemplateSpecification {
@@ -231,7 +272,7 @@ fn tagged(call: &LaunchCall) -> Vec<ec2::TagSpecification> {
     }]
 }
 
-fn run_instances(call: &LaunchCall, only: &spillway_core::plan::Candidate) -> ec2::RunInstances {
+fn run_instances(call: &LaunchCall, only: &Candidate) -> ec2::RunInstances {
     let spot = (call.recipe.capacity == CapacityKind::Spot).then(ec2::SpotOptions::default);
     ec2::RunInstances {
         launch_template: Some(template(call)),
@@ -242,7 +283,7 @@ fn run_instances(call: &LaunchCall, only: &spillway_core::plan::Candidate) -> ec
             ..ec2::LaunchTemplateData::default()
         },
         subnet_id: Some(only.subnet_id.clone()),
-        min_count: 1,
+        min_count: call.at_least,
         max_count: call.count,
         client_token: Some(call.client_token.clone()),
         dry_run: false,
@@ -250,19 +291,44 @@ fn run_instances(call: &LaunchCall, only: &spillway_core::plan::Candidate) -> ec
 }
 
 fn create_fleet(call: &LaunchCall) -> ec2::CreateFleet {
-    let place = |candidate: &spillway_core::plan::Candidate| ec2::FleetOverride {
+    let candidates = &call.recipe.candidates;
+    let place = |(rank, candidate): (usize, &Candidate)| ec2::FleetOverride {
         instance_type: Some(candidate.instance_type.clone()),
         subnet_id: Some(candidate.subnet_id.clone()),
         availability_zone: Some(candidate.zone.clone()),
+        priority: Some(rank.to_string()),
         ..ec2::FleetOverride::default()
+    };
+    let spot = call.recipe.capacity == CapacityKind::Spot;
+    let one_type = candidates
+        .iter()
+        .all(|candidate| candidate.instance_type == candidates[0].instance_type);
+    let is_strict = call.at_least > 1;
+    let options = ec2::FleetOptions {
+        allocation_strategy: Some(if spot {
+            ec2::AllocationStrategy::PriceCapacityOptimized
+        } else {
+            ec2::AllocationStrategy::Prioritized
+        }),
+        single_instance_type: is_strict && one_type,
+        single_availability_zone: is_strict && !one_type,
+        min_target_capacity: is_strict.then_some(call.at_least),
+        ..ec2::FleetOptions::default()
+    };
+    let (on_demand, spot) = if spot {
+        (ec2::FleetOptions::default(), options)
+    } else {
+        (options, ec2::FleetOptions::default())
     };
     ec2::CreateFleet {
         configs: vec![ec2::FleetConfig {
             launch_template: template(call),
-            overrides: call.recipe.candidates.iter().map(place).collect(),
+            overrides: candidates.iter().enumerate().map(place).collect(),
         }],
         total_target_capacity: call.count,
         default_target_capacity_type: Some(kind(call.recipe.capacity)),
+        on_demand,
+        spot,
         tag_specifications: tagged(call),
         client_token: Some(call.client_token.clone()),
         ..ec2::CreateFleet::default()
@@ -276,9 +342,10 @@ fn instance_ids(ids: impl Iterator<Item = String>) -> Vec<InstanceId> {
 fn class_of(code: &str) -> FaultKind {
     match code {
         "RequestLimitExceeded" => FaultKind::Throttled,
-        "InsufficientInstanceCapacity"
-        | "InsufficientFreeAddressesInSubnet"
-        | "UnfulfillableCapacity" => FaultKind::Unfulfillable,
+        "InsufficientInstanceCapacity" | "UnfulfillableCapacity" => {
+            FaultKind::Unfulfillable(Reach::Pool)
+        }
+        "InsufficientFreeAddressesInSubnet" => FaultKind::Unfulfillable(Reach::Subnet),
         "IdempotentParameterMismatch" => FaultKind::Conflict,
         "InvalidInstanceID.NotFound" => FaultKind::NotFound,
         _ => FaultKind::Invalid,
@@ -343,7 +410,9 @@ impl Ec2 for Port {
             Some(ec2::Filter::new(&format!("tag:{key}"), &[value]))
         };
         // The tag that tells most comes first: the others are then looked at for few instances.
-        let keys = [tag::REQUEST].into_iter().chain(tags.keys().map(String::as_str));
+        let keys = [tag::REQUEST]
+            .into_iter()
+            .chain(tags.keys().map(String::as_str));
         let request = ec2::DescribeInstances {
             filters: keys.filter_map(filter).collect(),
             ..ec2::DescribeInstances::default()
@@ -351,20 +420,12 @@ impl Ec2 for Port {
         self.look(Call::Find, &request).await
     }
 
-    async fn describe(&self, ids: &[InstanceId]) -> Result<Vec<InstanceSeen>, Fault> {
-        let ids: Vec<&str> = ids.iter().map(InstanceId::as_str).collect();
-        let request = ec2::DescribeInstances {
-            filters: vec![ec2::Filter::new("instance-id", &ids)],
-            ..ec2::DescribeInstances::default()
-        };
-        self.look(Call::Describe, &request).await
-    }
-
     async fn terminate(&self, ids: &[InstanceId]) -> Terminated {
         let call = Call::Terminate;
         let way = self.way(call);
         let failed = |fault| Terminated {
             done: Vec::new(),
+            unknown: Vec::new(),
             fault: Some(fault),
         };
         if let Err(fault) = self.there(call, way).await {
@@ -372,15 +433,16 @@ impl Ec2 for Port {
         }
         let partial = way.trouble == Some(Trouble::Partial);
         let now = if partial { &ids[..ids.len() / 2] } else { ids };
-        let mut answer = self.shared.lock().terminate(now);
+        let (done, unknown) = self.shared.lock().terminate(now);
         if way.trouble == Some(Trouble::Repeated) {
-            answer = self.shared.lock().terminate(now);
+            self.shared.lock().terminate(now);
         }
-        if let Err(fault) = self.back(call, way).await.and(answer) {
+        if let Err(fault) = self.back(call, way).await {
             return failed(fault);
         }
         Terminated {
-            done: now.to_vec(),
+            done,
+            unknown,
             fault: partial.then(|| fault(call, FaultKind::Throttled, "RequestLimitExceeded")),
         }
     }

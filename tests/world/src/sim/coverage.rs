@@ -66,7 +66,12 @@ impl Coverage {
 impl fmt::Display for Coverage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for call in Call::ALL {
-            write!(f, "{:30} {:>12}", call.as_str(), self.called[*call as usize])?;
+            write!(
+                f,
+                "{:30} {:>12}",
+                call.as_str(),
+                self.called[*call as usize]
+            )?;
             for trouble in Trouble::of(*call) {
                 let count = self.struck[place(*trouble, *call)];
                 write!(f, "  {} {count}", trouble.as_str())?;

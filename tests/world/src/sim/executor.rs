@@ -56,7 +56,8 @@ impl Tasks {
     /// Polls the tasks that were woken, in the order in which they were.
     pub(crate) fn run_woken(&mut self) {
         loop {
-            let woken = std::mem::take(&mut *self.woken.lock().unwrap_or_else(PoisonError::into_inner));
+            let woken =
+                std::mem::take(&mut *self.woken.lock().unwrap_or_else(PoisonError::into_inner));
             if woken.is_empty() {
                 return;
             }

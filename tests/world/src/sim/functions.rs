@@ -130,7 +130,12 @@ impl World {
         let Some(work) = self.functions.running.remove(&id) else {
             return;
         };
-        self.tell(|| format!("xx invocation {id} ends without an answer: {}", words(&work)));
+        self.tell(|| {
+            format!(
+                "xx invocation {id} ends without an answer: {}",
+                words(&work)
+            )
+        });
         if let Work::Changes(shard, _) = work {
             self.pumped(shard, false);
         }
@@ -165,7 +170,11 @@ impl World {
             let port = Port {
                 shared: shared.clone(),
                 task: id,
-                skew_ms: if skewed { self.rng.i64(-SKEW_MS..=SKEW_MS) } else { 0 },
+                skew_ms: if skewed {
+                    self.rng.i64(-SKEW_MS..=SKEW_MS)
+                } else {
+                    0
+                },
                 spared,
             };
             let cluster = self.setting.cluster.clone();
@@ -217,7 +226,9 @@ async fn carry_out(control: &Sight, message: Message, ends_ms: u64) -> Option<u6
     let reason = match use_case(control, &message, Budget { ends_ms }).await {
         Ok(()) => return Some(id),
         Err(Failure::Passing(reason)) => {
-            port.shared.lock().tell(|| format!("   message {id} failed: {reason}"));
+            port.shared
+                .lock()
+                .tell(|| format!("   message {id} failed: {reason}"));
             return None;
         }
         Err(Failure::Lasting(reason)) => reason,

@@ -87,7 +87,10 @@ impl World {
         if machine.trouble == Some(Trouble::Fails) {
             return self.cannot_join(&instance, "munge does not answer");
         }
-        if item.deadline_ms.is_some_and(|at_ms| self.now_ms + REPORT_AHEAD_MS >= at_ms) {
+        if item
+            .deadline_ms
+            .is_some_and(|at_ms| self.now_ms + REPORT_AHEAD_MS >= at_ms)
+        {
             return self.cannot_join(&instance, "the time is up");
         }
         match machine.slurmd {
@@ -126,7 +129,11 @@ impl World {
             reason: reason.to_owned(),
         };
         self.tell(|| format!("   {instance} cannot join: {reason}"));
-        self.send_report(ReportBody::Failed(failed), Sender::Instance(instance.clone()), 0);
+        self.send_report(
+            ReportBody::Failed(failed),
+            Sender::Instance(instance.clone()),
+            0,
+        );
         self.shuts_down(instance.as_str());
     }
 

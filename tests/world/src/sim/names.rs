@@ -28,9 +28,16 @@ words! {
         NodesWithUpdateDue = "table.nodes_with_update_due",
         Instances = "table.instances",
         ReleaseUnpaired = "table.release_unpaired",
+        NoteUnknown = "table.note_unknown",
         MarkTerminated = "table.mark_terminated",
         Usage = "table.usage",
         PutUsage = "table.put_usage",
+        Capacity = "table.capacity",
+        PutCapacity = "table.put_capacity",
+        Budget = "table.budget",
+        PutBudget = "table.put_budget",
+        Gang = "table.gang",
+        PutGang = "table.put_gang",
         Request = "table.request",
         PutRequest = "table.put_request",
         Attempt = "table.attempt",
@@ -48,7 +55,6 @@ words! {
         Outcome = "outcomes.outcome",
         Launch = "ec2.launch",
         Find = "ec2.find",
-        Describe = "ec2.describe",
         Terminate = "ec2.terminate",
         Tag = "ec2.tag",
         Now = "clock.now_ms",
@@ -128,6 +134,19 @@ impl Call {
     }
 }
 
+impl Call {
+    /// Reading and writing a record of a kind that many write.
+    pub(crate) fn of_shared(kind: &str) -> (Self, Self) {
+        match kind {
+            "usage" => (Self::Usage, Self::PutUsage),
+            "capacity" => (Self::Capacity, Self::PutCapacity),
+            "budget" => (Self::Budget, Self::PutBudget),
+            "gang" => (Self::Gang, Self::PutGang),
+            other => unreachable!("no record of kind {other}"),
+        }
+    }
+}
+
 impl Trouble {
     /// Troubles of a call, the declared list.
     pub(crate) fn of(call: Call) -> &'static [Self] {
@@ -147,6 +166,9 @@ impl Trouble {
             | C::Pairings
             | C::Instances
             | C::Usage
+            | C::Capacity
+            | C::Budget
+            | C::Gang
             | C::Request
             | C::Attempt
             | C::Heartbeat
@@ -154,7 +176,11 @@ impl Trouble {
             C::WritePairings
             | C::ReleaseUnpaired
             | C::MarkTerminated
+            | C::NoteUnknown
             | C::PutUsage
+            | C::PutCapacity
+            | C::PutBudget
+            | C::PutGang
             | C::PutRequest
             | C::PutAttempt
             | C::AnswerAttempt
@@ -186,7 +212,7 @@ impl Trouble {
                 T::CrashBefore,
                 T::CrashAfter,
             ],
-            C::Find | C::Describe => &[
+            C::Find => &[
                 T::Refused,
                 T::Throttled,
                 T::Slow,

@@ -57,7 +57,9 @@ impl Port {
         match way.trouble {
             Some(Trouble::CrashBefore) => self.die().await,
             Some(Trouble::Refused) => Err(fault(call, FaultKind::Transient, "ServiceUnavailable")),
-            Some(Trouble::Throttled) => Err(fault(call, FaultKind::Throttled, "RequestLimitExceeded")),
+            Some(Trouble::Throttled) => {
+                Err(fault(call, FaultKind::Throttled, "RequestLimitExceeded"))
+            }
             _ => Ok(()),
         }
     }
@@ -107,7 +109,10 @@ impl Port {
 
 impl Clock for Port {
     fn now_ms(&self) -> u64 {
-        self.shared.lock().now_ms.saturating_add_signed(self.skew_ms)
+        self.shared
+            .lock()
+            .now_ms
+            .saturating_add_signed(self.skew_ms)
     }
 
     async fn sleep_ms(&self, ms: u64) {
@@ -147,7 +152,10 @@ impl Future for Pause {
 
 /// A call that failed.
 pub(crate) fn fault(call: Call, kind: FaultKind, code: &str) -> Fault {
-    let (service, operation) = call.as_str().split_once('.').unwrap_or(("ec2", call.as_str()));
+    let (service, operation) = call
+        .as_str()
+        .split_once('.')
+        .unwrap_or(("ec2", call.as_str()));
     let service = match service {
         "table" => "dynamodb",
         "queues" => "sqs",

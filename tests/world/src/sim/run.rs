@@ -1,7 +1,9 @@
 //! One run: the agenda is followed until nothing moves any more.
 
 use spillway_control::sender::Sender;
-use spillway_core::message::{ResumeQueueBody, ResumeRequest, SuspendCause, SuspendQueueBody, SuspendRequest};
+use spillway_core::message::{
+    ResumeQueueBody, ResumeRequest, SuspendCause, SuspendQueueBody, SuspendRequest,
+};
 use spillway_core::name::{Generation, RequestId};
 
 use super::coverage::Coverage;
@@ -172,7 +174,11 @@ impl World {
     }
 
     fn capacity_changes(&mut self) {
-        let kind = if self.rng.bool() { ec2::CapacityKind::Spot } else { ec2::CapacityKind::OnDemand };
+        let kind = if self.rng.bool() {
+            ec2::CapacityKind::Spot
+        } else {
+            ec2::CapacityKind::OnDemand
+        };
         let free = self.rng.bool().then(|| self.rng.u32(0..6));
         self.tell(|| format!("== {} capacity is now {free:?}", kind.as_str()));
         for pool in pools(kind) {

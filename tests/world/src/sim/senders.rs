@@ -35,15 +35,19 @@ fn words(body: &Body, seconds: u64) -> String {
 
 impl Queues for Port {
     async fn send_resume(&self, body: ResumeQueueBody, delay_seconds: u64) -> Result<(), Fault> {
-        self.send(Call::SendResume, RESUME, Body::Resume(body), delay_seconds).await
+        self.send(Call::SendResume, RESUME, Body::Resume(body), delay_seconds)
+            .await
     }
 
-    async fn send_suspend(&self, body: SuspendQueueBody) -> Result<(), Fault> {
-        self.send(Call::SendSuspend, SUSPEND, Body::Suspend(body), 0).await
+    async fn send_suspend(&self, body: SuspendQueueBody, delay_seconds: u64) -> Result<(), Fault> {
+        let body = Body::Suspend(body);
+        self.send(Call::SendSuspend, SUSPEND, body, delay_seconds)
+            .await
     }
 
     async fn send_report(&self, body: ReportBody, delay_seconds: u64) -> Result<(), Fault> {
-        self.send(Call::SendReport, REPORTS, Body::Report(body), delay_seconds).await
+        self.send(Call::SendReport, REPORTS, Body::Report(body), delay_seconds)
+            .await
     }
 
     async fn send_envelope(&self, sealed: &str) -> Result<(), Fault> {
@@ -54,7 +58,8 @@ impl Queues for Port {
 
 impl Keys for Port {
     async fn signing_key(&self) -> Result<Arc<SigningKey>, Fault> {
-        self.call(Call::SigningKey, |world, _| world.client.signing_key()).await
+        self.call(Call::SigningKey, |world, _| world.client.signing_key())
+            .await
     }
 }
 

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use spillway_core::config::{
-    CapacityKind, Limits, NodeGroup, NodeGroups, POLICY_VERSION, Policy, Subnet,
+    CapacityKind, Limits, NodeGroup, NodeGroups, OnDemandAllocation, POLICY_VERSION,
+    PartitionPolicy, Policy, Strategy, Subnet,
 };
 use spillway_core::hostlist::Hostlist;
 use spillway_core::name::{
@@ -85,6 +86,7 @@ impl Setting {
             resume_timeout_seconds,
             suspend_timeout_seconds: 60,
             limits: limits(rng, count),
+            partitions: ["a", "b"].map(|name| partition(rng, name)).into(),
             node_groups: NodeGroups::new(node_groups.into()).expect("disjoint"),
         };
         Self {
@@ -132,7 +134,9 @@ impl Setting {
 
 /// All pools of one kind that a policy here may use.
 pub(crate) fn pools(kind: ec2::CapacityKind) -> Vec<ec2::Pool> {
-    let places = TYPES.iter().flat_map(|name| ZONES.map(|zone| (*name, zone)));
+    let places = TYPES
+        .iter()
+        .flat_map(|name| ZONES.map(|zone| (*name, zone)));
     let pool = |(name, zone): (&str, &str)| ec2::Pool {
         kind,
         instance_type: name.to_owned(),
@@ -170,13 +174,32 @@ fn group(rng: &mut fastrand::Rng, index: usize, count: usize, timeout_seconds: u
             .collect(),
         subnets: (0..places).map(zone).collect(),
         capacity: pick(rng, kinds).to_vec(),
-        max_nodes: if rng.f64() < 0.3 { rng.u32(1..=most) } else { 2 * most },
+        on_demand_allocation: OnDemandAllocation::default(),
+        max_on_demand_cents_per_hour: None,
+        one_zone: rng.f64() < 0.2,
+        max_nodes: if rng.f64() < 0.3 {
+            rng.u32(1..=most)
+        } else {
+            2 * most
+        },
         cpus: CPUS,
         memory_mb: 1_000,
         gres: None,
         join_timeout_seconds: timeout_seconds - rng.u32(20..=60),
         tags: BTreeMap::new(),
     }
+}
+
+fn partition(rng: &mut fastrand::Rng, name: &str) -> (PartitionName, PartitionPolicy) {
+    let strategies = [
+        Strategy::AllOrNothing,
+        Strategy::AllOrNothing,
+        Strategy::Greedy,
+        Strategy::BestEffort,
+    ];
+    let strategy = *pick(rng, &strategies);
+    let name = PartitionName::new(name).expect("a name");
+    (name, PartitionPolicy { strategy })
 }
 
 fn forced(rng: &mut fastrand::Rng) -> BTreeSet<u64> {
@@ -205,10 +228,20 @@ fn limits(rng: &mut fastrand::Rng, count: usize) -> Limits {
     let most = u32::try_from(count).unwrap_or(u32::MAX);
     let tight = |rng: &mut fastrand::Rng| rng.f64() < 0.2;
     Limits {
-        max_nodes: if tight(rng) { rng.u32(1..=most) } else { 2 * most },
+        max_nodes: if tight(rng) {
+            rng.u32(1..=most)
+        } else {
+            2 * most
+        },
         max_vcpus: tight(rng).then(|| CPUS * rng.u32(1..=most)),
-        launches_per_hour: if tight(rng) { rng.u32(1..=2 * most) } else { 40 * most },
+        launches_per_hour: if tight(rng) {
+            rng.u32(1..=2 * most)
+        } else {
+            40 * most
+        },
         launches_per_hour_per_node: if tight(rng) { 2 } else { 12 },
+        ec2_instances_at_once: if tight(rng) { rng.u32(4..=16) } else { 1_000 },
+        ec2_instances_per_second: 2,
     }
 }
 

@@ -114,11 +114,16 @@ impl Slurm {
     }
 
     pub(crate) fn names(&self, nodes: &[usize]) -> Vec<&str> {
-        nodes.iter().map(|node| self.nodes[*node].name.as_str()).collect()
+        nodes
+            .iter()
+            .map(|node| self.nodes[*node].name.as_str())
+            .collect()
     }
 
     pub(crate) fn nodes_that(&self, which: impl Fn(&Node) -> bool) -> Vec<usize> {
-        (0..self.nodes.len()).filter(|index| which(&self.nodes[*index])).collect()
+        (0..self.nodes.len())
+            .filter(|index| which(&self.nodes[*index]))
+            .collect()
     }
 
     fn stands(&mut self, node: usize, power: Power) -> u64 {
@@ -139,8 +144,17 @@ impl World {
     /// A user submits a job.
     pub(crate) fn job_arrives(&mut self) {
         let group = self.rng.usize(0..2);
-        let size = self.slurm.nodes.iter().filter(|node| node.group == group).count();
-        let need = if self.rng.bool() { 1 } else { self.rng.usize(1..=size.min(16)) };
+        let size = self
+            .slurm
+            .nodes
+            .iter()
+            .filter(|node| node.group == group)
+            .count();
+        let need = if self.rng.bool() {
+            1
+        } else {
+            self.rng.usize(1..=size.min(16))
+        };
         let run_ms = (self.rng.f64() < 0.9).then(|| self.rng.u64(1_000..=200_000));
         self.slurm.jobs.push(Job {
             group,
@@ -174,7 +188,10 @@ impl World {
     /// A user cancels a job.
     pub(crate) fn job_is_cancelled(&mut self) {
         let jobs = self.slurm.jobs.iter().enumerate();
-        let open: Vec<usize> = jobs.filter(|(_, job)| job.stand != Stand::Over).map(|(id, _)| id).collect();
+        let open: Vec<usize> = jobs
+            .filter(|(_, job)| job.stand != Stand::Over)
+            .map(|(id, _)| id)
+            .collect();
         if !open.is_empty() {
             let id = open[self.rng.usize(..open.len())];
             self.tell(|| format!("== job {id} is cancelled"));
@@ -237,7 +254,10 @@ impl World {
     pub(crate) fn power_up(&mut self, nodes: &[usize]) {
         for node in nodes {
             let epoch = self.slurm.stands(*node, Power::PoweringUp(self.now_ms));
-            self.after(self.setting.resume_timeout_ms, Due::ResumeTimeout(*node, epoch));
+            self.after(
+                self.setting.resume_timeout_ms,
+                Due::ResumeTimeout(*node, epoch),
+            );
         }
     }
 
@@ -254,7 +274,9 @@ impl World {
 
     /// An administrator powers up a node that no job wants.
     pub(crate) fn admin_powers_up(&mut self) {
-        let down = self.slurm.nodes_that(|node| node.power == Power::Down && node.job.is_none());
+        let down = self
+            .slurm
+            .nodes_that(|node| node.power == Power::Down && node.job.is_none());
         if !down.is_empty() {
             let node = [down[self.rng.usize(..down.len())]];
             self.tell(|| "== an administrator powers up".to_owned());
@@ -265,7 +287,9 @@ impl World {
 
     /// An administrator powers down a node by force, whatever it does.
     pub(crate) fn admin_powers_down(&mut self) {
-        let up = self.slurm.nodes_that(|node| !matches!(node.power, Power::PoweringDown));
+        let up = self
+            .slurm
+            .nodes_that(|node| !matches!(node.power, Power::PoweringDown));
         if !up.is_empty() {
             let node = up[self.rng.usize(..up.len())];
             self.tell(|| "== an administrator powers down by force".to_owned());
@@ -289,7 +313,10 @@ impl World {
     fn power_down(&mut self, nodes: &[usize]) {
         for node in nodes {
             let epoch = self.slurm.stands(*node, Power::PoweringDown);
-            self.after(self.setting.suspend_timeout_ms, Due::SuspendTimeout(*node, epoch));
+            self.after(
+                self.setting.suspend_timeout_ms,
+                Due::SuspendTimeout(*node, epoch),
+            );
         }
         if !nodes.is_empty() {
             self.suspend_program(nodes, spillway_core::message::SuspendCause::Suspend);
@@ -299,7 +326,12 @@ impl World {
     pub(crate) fn suspend_timeout(&mut self, node: usize, epoch: u64) {
         if self.slurm.nodes[node].epoch == epoch {
             self.slurm.stands(node, Power::Down);
-            self.tell(|| format!("   Slurm holds {} powered down", self.slurm.nodes[node].name));
+            self.tell(|| {
+                format!(
+                    "   Slurm holds {} powered down",
+                    self.slurm.nodes[node].name
+                )
+            });
             self.schedule();
         }
     }
@@ -312,7 +344,9 @@ impl World {
         if self.slurm.nodes[node].epoch != epoch {
             return;
         }
-        let nodes = self.slurm.nodes_that(|node| node.power == Power::PoweringUp(since_ms));
+        let nodes = self
+            .slurm
+            .nodes_that(|node| node.power == Power::PoweringUp(since_ms));
         self.tell(|| format!("   ResumeTimeout of {}", self.slurm.names(&nodes).join(",")));
         for node in &nodes {
             self.lose_job(*node);
@@ -400,7 +434,11 @@ impl World {
         job.epoch += 1;
         job.requeues += 1;
         job.begins_ms = self.now_ms + hold_off_ms;
-        job.stand = if job.requeues > MAX_REQUEUES { Stand::Over } else { Stand::Pending };
+        job.stand = if job.requeues > MAX_REQUEUES {
+            Stand::Over
+        } else {
+            Stand::Pending
+        };
         self.after(hold_off_ms, Due::Schedule);
     }
 }

@@ -42,7 +42,9 @@ impl<K: Ord + Clone, T: Clone> Store<K, T> {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &T)> {
-        self.records.iter().map(|(key, stored)| (key, &stored.record))
+        self.records
+            .iter()
+            .map(|(key, stored)| (key, &stored.record))
     }
 }
 
@@ -57,7 +59,10 @@ mod tests {
         assert!(store.put(&1, &"first", 0));
         assert!(!store.put(&1, &"first", 0), "it is there already");
         assert!(store.put(&1, &"second", 1));
-        assert_eq!(store.get(&1).map(|s| (s.record, s.version)), Some(("second", 2)));
+        assert_eq!(
+            store.get(&1).map(|s| (s.record, s.version)),
+            Some(("second", 2))
+        );
         assert_eq!(store.version(&2), 0);
     }
 }

@@ -37,9 +37,8 @@ impl Story {
     pub(crate) fn about(&self, names: &[String], most: usize) -> String {
         let lines = self.told.as_ref().map(RefCell::borrow);
         let lines = lines.as_deref().map_or(&[][..], Vec::as_slice);
-        let concerns = |line: &&Line| {
-            names.is_empty() || names.iter().any(|name| names_it(&line.text, name))
-        };
+        let concerns =
+            |line: &&Line| names.is_empty() || names.iter().any(|name| names_it(&line.text, name));
         let chosen: Vec<&Line> = lines.iter().filter(concerns).collect();
         let mut text = String::new();
         for line in &chosen[chosen.len().saturating_sub(most)..] {

@@ -54,7 +54,12 @@ fn shard_of(node: &NodeName) -> usize {
 impl World {
     /// A node's item changed. Changes that make nothing due are passed over by the mapping.
     pub(crate) fn record_change(&mut self, old: &Pairing, new: &Pairing) {
-        let due = |pairing: &Pairing| pairing.update_due.as_ref().map(|due| (due.number, due.attempt));
+        let due = |pairing: &Pairing| {
+            pairing
+                .update_due
+                .as_ref()
+                .map(|due| (due.number, due.attempt))
+        };
         let Some(newly) = due(new).filter(|_| due(old) != due(new)) else {
             return;
         };
@@ -94,7 +99,10 @@ impl World {
         if shard.in_hand > 0 {
             return;
         }
-        while let Some(old) = shard.changes.pop_front_if(|change| change.at_ms + MAX_AGE_MS < now_ms) {
+        while let Some(old) = shard
+            .changes
+            .pop_front_if(|change| change.at_ms + MAX_AGE_MS < now_ms)
+        {
             self.stream.lost.insert((old.node, old.due.0, old.due.1));
         }
         let most = shard.halved.unwrap_or(BATCH);

@@ -1,6 +1,8 @@
 //! The state table in memory. Writes are conditional as the adapter's are (`functions/aws/src/dynamo`).
 
+use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use spillway_control::fault::Fault;
 use spillway_control::ports::{InstanceWrite, PairingWrite, Table};
@@ -8,11 +10,11 @@ use spillway_control::record::{
     AttemptKey, AttemptRecord, HeartbeatRecord, InstanceRecord, LaunchAnswer, NodeStatesRecord,
     Origin, RequestRecord, Stored,
 };
+use spillway_control::shared::Shared;
 use spillway_core::config::Policy;
 use spillway_core::name::{InstanceId, NodeName};
 use spillway_core::pairing::{LaunchKey, Pairing};
 use spillway_core::plan::InstanceState;
-use spillway_core::usage::Usage;
 
 use super::names::{Call, Trouble};
 use super::port::Port;
@@ -28,7 +30,8 @@ pub(crate) struct Records {
     pub instances: BTreeMap<InstanceId, InstanceRecord>,
     /// Items in state paired, by node.
     pub paired: BTreeMap<NodeName, BTreeSet<InstanceId>>,
-    pub usage: Store<(), Usage>,
+    /// Records that many write, by kind and name.
+    shared: Store<(&'static str, String), Arc<dyn Any + Send + Sync>>,
     pub requests: Store<LaunchKey, RequestRecord>,
     attempts: Store<AttemptKey, AttemptRecord>,
     heartbeat: Option<HeartbeatRecord>,
@@ -42,12 +45,30 @@ impl Records {
             pairings: Store::default(),
             instances: BTreeMap::new(),
             paired: BTreeMap::new(),
-            usage: Store::default(),
+            shared: Store::default(),
             requests: Store::default(),
             attempts: Store::default(),
             heartbeat: None,
             node_states: None,
         }
+    }
+
+    /// A record that many write.
+    pub(crate) fn shared<S: Shared>(&self, name: &str) -> Stored<S> {
+        let stored = self.shared.get(&(S::KIND, name.to_owned()));
+        stored.map_or_else(
+            || Stored {
+                record: S::default(),
+                version: 0,
+            },
+            |Stored { record, version }| Stored {
+                record: record
+                    .downcast_ref::<S>()
+                    .expect("a kind has one type")
+                    .clone(),
+                version: *version,
+            },
+        )
     }
 
     pub(crate) fn pairing(&self, node: &NodeName) -> Stored<Pairing> {
@@ -124,6 +145,7 @@ impl Records {
             address: None,
             deadline_ms: None,
             origin: None,
+            unknown_since_ms: None,
         };
         self.instances.entry(id.clone()).or_insert_with(new)
     }
@@ -133,7 +155,10 @@ impl World {
     fn write_pairing(&mut self, write: &PairingWrite) -> bool {
         let node = &write.pairing.node;
         let old = self.records.pairing(node);
-        let allowed = write.instance.as_ref().is_none_or(|instance| self.records.allows(instance));
+        let allowed = write
+            .instance
+            .as_ref()
+            .is_none_or(|instance| self.records.allows(instance));
         if !allowed || old.version != write.expected_version {
             return false;
         }
@@ -208,7 +233,12 @@ impl Table for Port {
         let mut first: Option<Vec<bool>> = None;
         // DynamoDB knows a transaction that the SDK repeats by its ClientRequestToken.
         let effect = |world: &mut World, _| {
-            let write = || writes.iter().map(|write| world.write_pairing(write)).collect();
+            let write = || {
+                writes
+                    .iter()
+                    .map(|write| world.write_pairing(write))
+                    .collect()
+            };
             first.get_or_insert_with(write).clone()
         };
         self.call(Call::WritePairings, effect).await
@@ -227,7 +257,9 @@ impl Table for Port {
     async fn instances(&self, ids: &[InstanceId]) -> Result<Vec<InstanceRecord>, Fault> {
         let effect = |world: &mut World, _| {
             let distinct: BTreeSet<&InstanceId> = ids.iter().collect();
-            let found = distinct.into_iter().filter_map(|id| world.records.instances.get(id));
+            let found = distinct
+                .into_iter()
+                .filter_map(|id| world.records.instances.get(id));
             found.cloned().collect()
         };
         self.call(Call::Instances, effect).await
@@ -238,27 +270,43 @@ impl Table for Port {
         self.call(Call::ReleaseUnpaired, effect).await
     }
 
+    async fn note_unknown(&self, ids: &[InstanceId], now_ms: u64) -> Result<(), Fault> {
+        let effect = |world: &mut World, _| {
+            for id in ids {
+                if let Some(item) = world.records.instances.get_mut(id)
+                    && item.state == InstanceState::Released
+                {
+                    item.unknown_since_ms.get_or_insert(now_ms);
+                }
+            }
+        };
+        self.call(Call::NoteUnknown, effect).await
+    }
+
     async fn mark_terminated(&self, ids: &[InstanceId]) -> Result<Vec<InstanceId>, Fault> {
         // Repeated, each is found marked and counts as not marked by this call.
         let effect = |world: &mut World, _| world.mark_terminated(ids);
         self.call(Call::MarkTerminated, effect).await
     }
 
-    async fn usage(&self) -> Result<Stored<Usage>, Fault> {
-        let effect = |world: &mut World, _| {
-            let none = || Stored {
-                record: Usage::default(),
-                version: 0,
-            };
-            world.records.usage.get(&()).cloned().unwrap_or_else(none)
-        };
-        self.call(Call::Usage, effect).await
+    async fn shared<S: Shared>(&self, name: &str) -> Result<Stored<S>, Fault> {
+        let (read, _) = Call::of_shared(S::KIND);
+        self.call(read, |world: &mut World, _| world.records.shared(name))
+            .await
     }
 
-    async fn put_usage(&self, usage: &Usage, expected_version: u64) -> Result<bool, Fault> {
-        let store = |world: &mut World| world.records.usage.put(&(), usage, expected_version);
-        let version = |world: &World| world.records.usage.version(&());
-        self.put(Call::PutUsage, expected_version, store, version).await
+    async fn put_shared<S: Shared>(
+        &self,
+        name: &str,
+        record: &S,
+        expected_version: u64,
+    ) -> Result<bool, Fault> {
+        let (_, write) = Call::of_shared(S::KIND);
+        let key = (S::KIND, name.to_owned());
+        let record: Arc<dyn Any + Send + Sync> = Arc::new(record.clone());
+        let store = |world: &mut World| world.records.shared.put(&key, &record, expected_version);
+        let version = |world: &World| world.records.shared.version(&key);
+        self.put(write, expected_version, store, version).await
     }
 
     async fn request(&self, key: &LaunchKey) -> Result<Option<Stored<RequestRecord>>, Fault> {
@@ -281,7 +329,8 @@ impl Table for Port {
             written
         };
         let version = |world: &World| world.records.requests.version(key);
-        self.put(Call::PutRequest, expected_version, store, version).await
+        self.put(Call::PutRequest, expected_version, store, version)
+            .await
     }
 
     async fn attempt(&self, key: &AttemptKey) -> Result<Option<AttemptRecord>, Fault> {
@@ -300,7 +349,11 @@ impl Table for Port {
 
     async fn answer_attempt(&self, key: &AttemptKey, answer: &LaunchAnswer) -> Result<(), Fault> {
         let effect = |world: &mut World, _| {
-            if let Some(Stored { mut record, version }) = world.records.attempts.get(key).cloned() {
+            if let Some(Stored {
+                mut record,
+                version,
+            }) = world.records.attempts.get(key).cloned()
+            {
                 record.answer = Some(answer.clone());
                 world.records.attempts.put(key, &record, version);
             }
@@ -316,7 +369,10 @@ impl Table for Port {
     async fn put_heartbeat(&self, record: &HeartbeatRecord) -> Result<(), Fault> {
         let effect = |world: &mut World, _| {
             let there = &mut world.records.heartbeat;
-            if there.as_ref().is_none_or(|there| there.received_ms < record.received_ms) {
+            if there
+                .as_ref()
+                .is_none_or(|there| there.received_ms < record.received_ms)
+            {
                 *there = Some(record.clone());
             }
         };
@@ -326,7 +382,10 @@ impl Table for Port {
     async fn put_node_states(&self, record: &NodeStatesRecord) -> Result<(), Fault> {
         let effect = |world: &mut World, _| {
             let there = &mut world.records.node_states;
-            if there.as_ref().is_none_or(|there| there.observed_ms < record.observed_ms) {
+            if there
+                .as_ref()
+                .is_none_or(|there| there.observed_ms < record.observed_ms)
+            {
                 *there = Some(record.clone());
             }
         };

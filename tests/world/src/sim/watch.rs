@@ -3,18 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use spillway_control::record::RequestRecord;
+use spillway_control::shared::ONLY;
 use spillway_core::hostlist::Hostlist;
-use spillway_core::message::ReportBody;
+use spillway_core::message::{ReportBody, ResumeQueueBody};
 use spillway_core::name::{Generation, InstanceId, NodeGroupName, NodeName};
 use spillway_core::pairing::{DueAction, LaunchKey, Pairing, PairingState};
 use spillway_core::plan::{InstanceState, LaunchCall};
 use spillway_core::tag;
+use spillway_core::usage::Usage;
 
 use super::cloud::Live;
+use super::queue::Body;
 use super::setting::START_MS;
 use super::slurm::Power;
-use super::queue::Body;
-use super::world::{REPORTS, World};
+use super::world::{REPORTS, RESUME, World};
 
 /// A node has at most one instance that is neither ending nor marked released.
 pub const ONE_INSTANCE: &str = "one-instance";
@@ -127,14 +129,17 @@ impl World {
         self.watch_ownership(old, new, &about());
         let came = !matches!(old.state, PairingState::Free) && new.state == PairingState::Free;
         if came && new.generation == old.generation && !is_failed(new) {
-            self.violate(REASON, about(), format!("{node} is let go without a reason"));
+            self.violate(
+                REASON,
+                about(),
+                format!("{node} is let go without a reason"),
+            );
         }
         match &new.state {
-            PairingState::Requested { deadline_ms, .. } | PairingState::Launched { deadline_ms, .. } => {
-                for margin_ms in [SOON_MS, MARGIN_MS] {
-                    let deadline = (deadline_ms + margin_ms, node.clone(), new.generation);
-                    self.watch.deadlines.insert(deadline);
-                }
+            PairingState::Requested { deadline_ms, .. }
+            | PairingState::Launched { deadline_ms, .. } => {
+                let look = (deadline_ms + SOON_MS, node.clone(), new.generation);
+                self.watch.deadlines.insert(look);
             }
             PairingState::Ready { instance, .. } => {
                 self.watch.joined.insert((instance.clone(), new.generation));
@@ -162,7 +167,9 @@ impl World {
             let what = format!("{left} has left {node} and is not marked released");
             self.violate(OWNED, about.to_vec(), what);
         }
-        if self.is_wanted(left).is_some_and(|generation| generation == old.generation)
+        if self
+            .is_wanted(left)
+            .is_some_and(|generation| generation == old.generation)
             && matches!(old.state, PairingState::Ready { .. })
         {
             let what = format!("{node} is up on {left}, which is let go");
@@ -172,7 +179,10 @@ impl World {
 
     fn is_marked(&self, id: &InstanceId) -> bool {
         let state = self.records.instance_state(id);
-        matches!(state, Some(InstanceState::Released | InstanceState::Terminated))
+        matches!(
+            state,
+            Some(InstanceState::Released | InstanceState::Terminated)
+        )
     }
 
     /// The generation for which Slurm has a node up on this instance and still wants it.
@@ -183,11 +193,11 @@ impl World {
         self.client.wanted(*up.first()?)
     }
 
-    /// Time has passed.
+    /// Time has passed: whose deadline has come is looked at, until it is ready or failed.
     pub(crate) fn watch_deadlines(&mut self) {
         while let Some((at_ms, _, _)) = self.watch.deadlines.first()
             && *at_ms <= self.now_ms
-            && let Some((at_ms, node, generation)) = self.watch.deadlines.pop_first()
+            && let Some((_, node, generation)) = self.watch.deadlines.pop_first()
         {
             let pairing = self.records.pairing(&node).record;
             let deadline_ms = match pairing.state {
@@ -198,28 +208,39 @@ impl World {
             if pairing.generation != generation {
                 continue;
             }
-            if deadline_ms + MARGIN_MS == at_ms {
+            if deadline_ms + MARGIN_MS <= self.now_ms {
                 let what = format!("{node} is neither ready nor failed long after its deadline");
                 self.violate(DEADLINE, vec![node.to_string()], what);
-            } else if deadline_ms + SOON_MS == at_ms && !self.has_timer(&node, generation) {
+            } else if !self.will_be_failed(&node, generation) {
                 let what = format!("{node} is neither ready nor failed, and no timer will fail it");
                 self.violate(DEADLINE, vec![node.to_string()], what);
+            } else {
+                let look = (self.now_ms + SOON_MS, node, generation);
+                self.watch.deadlines.insert(look);
             }
         }
     }
 
-    /// Whether a join timer of this generation that names the node is still to be carried out.
-    fn has_timer(&self, node: &NodeName, generation: Generation) -> bool {
+    /// Whether a join timer of this generation that names the node is still to be carried out, or the resume itself,
+    /// which sets such a timer.
+    fn will_be_failed(&self, node: &NodeName, generation: Generation) -> bool {
         let names_it = |nodes: &str| {
             let list = Hostlist::parse(nodes);
             list.is_ok_and(|list| list.iter().any(|name| name == node.as_str()))
         };
-        self.queues[REPORTS].messages.values().any(|message| match &message.body {
-            Body::Report(ReportBody::JoinDeadline(timer)) => {
-                timer.generation == generation && names_it(&timer.nodes)
-            }
-            _ => false,
-        })
+        let messages = [REPORTS, RESUME].map(|queue| self.queues[queue].messages.values());
+        messages
+            .into_iter()
+            .flatten()
+            .any(|message| match &message.body {
+                Body::Report(ReportBody::JoinDeadline(timer)) => {
+                    timer.generation == generation && names_it(&timer.nodes)
+                }
+                Body::Resume(ResumeQueueBody::Resume(request)) => {
+                    request.generation == generation && names_it(&request.nodes)
+                }
+                _ => false,
+            })
     }
 
     /// EC2 was asked to launch, and `new` is what it launched.
@@ -233,14 +254,24 @@ impl World {
             self.violate(TOKEN, new.to_vec(), what);
         }
         let launched = before || !new.is_empty();
-        self.watch.tokens.insert(call.client_token.clone(), (call.clone(), launched));
+        self.watch
+            .tokens
+            .insert(call.client_token.clone(), (call.clone(), launched));
         for id in new {
-            let live = self.cloud.ec2.instance(id).and_then(|instance| Live::of(&instance.tags));
+            let live = self
+                .cloud
+                .ec2
+                .instance(id)
+                .and_then(|instance| Live::of(&instance.tags));
             match live {
                 Some(live) => {
                     self.cloud.live.insert(id.clone(), live);
                 }
-                None => self.violate(OWNED, new.to_vec(), format!("{id} lacks the tags of a launch")),
+                None => self.violate(
+                    OWNED,
+                    new.to_vec(),
+                    format!("{id} lacks the tags of a launch"),
+                ),
             }
         }
         self.watch.launched += u32::try_from(new.len()).unwrap_or(u32::MAX);
@@ -265,13 +296,22 @@ impl World {
         }
         if self.now_ms < START_MS + HOUR_MS && self.watch.launched > limits.launches_per_hour {
             let (launched, most) = (self.watch.launched, limits.launches_per_hour);
-            over.push(format!("{launched} launches within an hour, {most} allowed"));
+            over.push(format!(
+                "{launched} launches within an hour, {most} allowed"
+            ));
         }
         for group in &self.setting.policy.node_groups {
-            let own = self.cloud.live.values().filter(|live| live.group == group.name.as_str());
+            let own = self
+                .cloud
+                .live
+                .values()
+                .filter(|live| live.group == group.name.as_str());
             let own = count(own.count());
             if own > group.max_nodes {
-                over.push(format!("{own} nodes of {}, {} allowed", group.name, group.max_nodes));
+                over.push(format!(
+                    "{own} nodes of {}, {} allowed",
+                    group.name, group.max_nodes
+                ));
             }
         }
         if !over.is_empty() {
@@ -312,7 +352,8 @@ impl World {
             if let Some(generation) = self.is_wanted(id)
                 && self.watch.joined.contains(&(id.clone(), generation))
             {
-                let what = format!("{id} has joined for {generation}, is wanted, and is terminated");
+                let what =
+                    format!("{id} has joined for {generation}, is wanted, and is terminated");
                 self.violate(WANTED, vec![id.to_string()], what);
             }
         }
@@ -320,7 +361,11 @@ impl World {
 
     /// A launch says that it is done.
     pub(crate) fn watch_done(&mut self, key: &LaunchKey, _record: &RequestRecord) {
-        let own = self.cloud.live.iter().filter(|(_, live)| live.launch == *key);
+        let own = self
+            .cloud
+            .live
+            .iter()
+            .filter(|(_, live)| live.launch == *key);
         let ids: Vec<InstanceId> = own.filter_map(|(id, _)| InstanceId::new(id).ok()).collect();
         for id in ids {
             if !self.is_marked(&id) && !self.is_paired(&id) {
@@ -340,12 +385,22 @@ impl World {
     pub(crate) fn watch_end(&mut self) {
         let dead = self.queues.iter().flat_map(|queue| &queue.dead);
         if let Some(message) = dead.into_iter().find(|message| !message.poison) {
-            let what = format!("a good message is in the dead-letter queue: {:?}", message.body);
+            let what = format!(
+                "a good message is in the dead-letter queue: {:?}",
+                message.body
+            );
             self.violate(QUEUES, Vec::new(), what);
         }
-        let unfinished = self.records.requests.iter().find(|(_, record)| !record.done);
+        let unfinished = self
+            .records
+            .requests
+            .iter()
+            .find(|(_, record)| !record.done);
         if let Some((key, record)) = unfinished {
-            let what = format!("launch {} of {} was never finished", key.request_id, record.request.nodes);
+            let what = format!(
+                "launch {} of {} was never finished",
+                key.request_id, record.request.nodes
+            );
             self.violate(QUEUES, Vec::new(), what);
         }
         self.watch_end_of_instances();
@@ -360,13 +415,20 @@ impl World {
         for id in &live {
             let wanted = self.is_wanted(id);
             if wanted.is_none() || !self.is_paired(id) {
-                let what = format!("{id} runs, and Slurm does not hold it up (item {:?})", self.records.instances.get(id));
-                let node = self.records.instances.get(id).and_then(|item| item.node.clone());
+                let what = format!(
+                    "{id} runs, and Slurm does not hold it up (item {:?})",
+                    self.records.instances.get(id)
+                );
+                let node = self
+                    .records
+                    .instances
+                    .get(id)
+                    .and_then(|item| item.node.clone());
                 let about = node.iter().map(ToString::to_string).chain([id.to_string()]);
                 self.violate(RUNS, about.collect(), what);
             }
         }
-        let held = self.records.usage.get(&()).map_or(0, |stored| stored.record.nodes());
+        let held = self.records.shared::<Usage>(ONLY).record.nodes();
         if (held as usize) < live.len() {
             let what = format!("{} instances run and {held} are counted", live.len());
             self.violate(CAPS, Vec::new(), what);
@@ -376,12 +438,19 @@ impl World {
     /// An update whose change the stream lost stays untold until a sweep or an agent's hello finds it: that, and what
     /// Slurm does not know because of it, is no violation while there is no sweep.
     fn watch_end_of_nodes(&mut self) {
-        let nodes: Vec<NodeName> = self.slurm.nodes.iter().map(|node| node.name.clone()).collect();
+        let nodes: Vec<NodeName> = self
+            .slurm
+            .nodes
+            .iter()
+            .map(|node| node.name.clone())
+            .collect();
         for (index, name) in nodes.iter().enumerate() {
             let pairing = self.records.pairing(name).record;
             let due = pairing.update_due.as_ref();
             let lost = due.is_some_and(|due| {
-                self.stream.lost.contains(&(name.clone(), due.number, due.attempt))
+                self.stream
+                    .lost
+                    .contains(&(name.clone(), due.number, due.attempt))
             });
             if lost {
                 continue;
@@ -393,7 +462,10 @@ impl World {
             let node = &self.slurm.nodes[index];
             let runs = |id: &String| self.cloud.live.contains_key(id);
             if node.power == Power::Up && !node.instance.as_ref().is_some_and(runs) {
-                let what = format!("Slurm holds {name} up, and {:?} does not run", node.instance);
+                let what = format!(
+                    "Slurm holds {name} up, and {:?} does not run",
+                    node.instance
+                );
                 self.violate(TOLD, vec![name.to_string()], what);
             }
         }
@@ -403,7 +475,7 @@ impl World {
 fn is_failed(pairing: &Pairing) -> bool {
     let due = pairing.update_due.as_ref();
     due.is_some_and(|due| match &due.action {
-        DueAction::Fail { reason } => reason.starts_with("spillway: "),
+        DueAction::Fail { reason, .. } => reason.starts_with("spillway: "),
         DueAction::Address { .. } => false,
     })
 }

@@ -175,7 +175,11 @@ impl World {
             return Some(Trouble::Refused);
         }
         self.calls += 1;
-        let forced = self.setting.forced.first().is_some_and(|at| *at <= self.calls);
+        let forced = self
+            .setting
+            .forced
+            .first()
+            .is_some_and(|at| *at <= self.calls);
         if !forced && self.rng.f64() >= self.setting.fault_rate * call.weight() {
             return None;
         }
@@ -247,7 +251,11 @@ impl World {
     /// An invariant does not hold. The run goes on: what follows from it may be told too.
     pub(crate) fn violate(&mut self, invariant: &'static str, about: Vec<String>, what: String) {
         self.tell(|| format!("## {invariant}: {what}"));
-        if self.violations.iter().all(|violation| violation.invariant != invariant) {
+        if self
+            .violations
+            .iter()
+            .all(|violation| violation.invariant != invariant)
+        {
             self.violations.push(Violation {
                 invariant,
                 about,

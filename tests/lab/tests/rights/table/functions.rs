@@ -27,6 +27,7 @@ pub(super) fn terminate(s: &Setting) -> Vec<Row> {
             terminated(&[&s.doomed]),
         ),
         may(Terminate, "receive suspends", receive(s, "Suspend")),
+        may(Terminate, "send itself a timer", send(s, "Suspend")),
         refused("terminate another cluster's instance", &[&s.theirs]),
         refused("terminate a stray instance", &[&s.stray]),
         refused(
