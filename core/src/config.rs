@@ -6,6 +6,7 @@ mod check;
 mod client;
 mod error;
 mod file;
+mod limits;
 mod policy;
 mod read;
 
@@ -20,10 +21,13 @@ pub use client::{
     UpdateRoads,
 };
 pub use error::{ConfigError, ConfigErrors};
+pub use limits::{
+    DEFAULT_EC2_INSTANCES_AT_ONCE, DEFAULT_EC2_INSTANCES_PER_SECOND,
+    DEFAULT_LAUNCHES_PER_HOUR_PER_NODE, Limits, OwnerLimits,
+};
 pub use policy::{
-    CapacityKind, DEFAULT_EC2_INSTANCES_AT_ONCE, DEFAULT_EC2_INSTANCES_PER_SECOND,
-    DEFAULT_LAUNCHES_PER_HOUR_PER_NODE, Limits, NodeGroup, NodeGroups, OnDemandAllocation,
-    POLICY_VERSION, PartitionPolicy, Policy, PolicyError, Strategy, Subnet,
+    CapacityKind, NodeGroup, NodeGroups, OnDemandAllocation, POLICY_VERSION, PartitionPolicy,
+    Policy, PolicyError, Strategy, Subnet,
 };
 
 /// A site, checked as a whole.

@@ -10,10 +10,12 @@ use serde::de;
 
 mod aws;
 mod generation;
+mod owner;
 mod slurm;
 
 pub use aws::{InstanceId, InstanceType, LaunchTemplateId, Region, SubnetId, Zone};
 pub use generation::{Generation, MAX_GENERATION};
+pub use owner::{MAX_OWNER_NAME_CHARS, OwnerName};
 pub use slurm::{
     ClusterName, JobId, MAX_CLUSTER_NAME_LENGTH, MAX_JOB_ID_LENGTH, MAX_NODE_GROUP_NAME_LENGTH,
     MAX_NODE_NAME_LENGTH, MAX_PARTITION_NAME_LENGTH, MAX_REQUEST_ID_LENGTH, NodeGroupName,

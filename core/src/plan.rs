@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{CapacityKind, OnDemandAllocation, Strategy};
 use crate::name::{JobId, NodeGroupName};
 use crate::pairing::DueCoolOff;
+use crate::usage::Holds;
 
 mod call;
 mod launch;
@@ -42,6 +43,9 @@ pub struct LaunchPlan {
     pub recipes: BTreeMap<NodeGroupName, Vec<Recipe>>,
     /// Nodes for which nothing is launched, and why.
     pub refused: Vec<Refused>,
+    /// What tells for whom the other nodes are held against the caps.
+    #[serde(default)]
+    pub holds: Holds,
 }
 
 /// Nodes that are not launched.

@@ -1,9 +1,13 @@
 //! What the cluster's launches hold of its caps: one record for the whole cluster, changed by pure functions.
 //!
-//! A launch holds one node of a group's cap for each node it was let launch, until the instance is terminated or it
-//! is known that none came. It is counted by launch, not by node: a node whose old instance is still being ended and
-//! whose next one is on its way holds two, and so does the record.
+//! A launch holds one node of a group for each node it was let launch, until the instance is terminated or it is known
+//! that none came. It is held for an owner: the partition, account and user of the job that the node was launched for. It
+//! is counted by launch, not by node: a node whose old instance is still being ended and whose next one is on its way
+//! holds two, and so does the record.
 
+mod caps;
+mod compare;
+mod owner;
 mod reserve;
 
 use std::collections::BTreeMap;
@@ -16,11 +20,20 @@ use sha2::{Digest, Sha256};
 use crate::name::NodeGroupName;
 use crate::pairing::LaunchKey;
 
+pub use compare::Live;
+pub use owner::{Holds, Owner};
 pub use reserve::{OVER_LIMIT, Reservation, over_limit};
 
-/// Most launches that hold nodes at once. The record is one item of the table, at most 400 KB: with 38 bytes a launch
-/// even 10,000 nodes launched one by one take 380 KB.
-pub const MAX_LAUNCHES: usize = 10_000;
+/// Most bytes of the record's launches, owners and groups. The record is one item of the table, which takes 405 KB of it;
+/// the rest is for the hour's counts and for launches of ten nodes and more, whose numbers are longer than the
+/// [`HOLD_BYTES`] of one.
+pub const MAX_BYTES: usize = 395_000;
+/// What a launch takes for each group and owner: 10,000 nodes launched one by one take 380 KB.
+const HOLD_BYTES: usize = 38;
+/// What an owner takes in each group beside its names.
+const OWNER_BYTES: usize = 6;
+/// What a group takes beside its name.
+const GROUP_BYTES: usize = 40;
 
 /// EC2 is asked for nothing more for a request that was stamped longer ago: its nodes have failed by then, since no
 /// ResumeTimeout is longer than an hour.
@@ -55,10 +68,38 @@ pub struct Usage {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "GroupUsageRead")]
 struct GroupUsage {
     /// vCPUs of each node.
     cpus: u32,
-    launches: BTreeMap<LaunchId, Held>,
+    owners: BTreeMap<Owner, Launches>,
+}
+
+/// What launches hold for one owner in one group.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Launches(BTreeMap<LaunchId, Held>);
+
+/// As it may have been written before owners were counted.
+#[derive(Deserialize)]
+struct GroupUsageRead {
+    cpus: u32,
+    #[serde(default)]
+    owners: BTreeMap<Owner, Launches>,
+    #[serde(default)]
+    launches: Launches,
+}
+
+impl From<GroupUsageRead> for GroupUsage {
+    fn from(read: GroupUsageRead) -> Self {
+        let mut owners = read.owners;
+        if !read.launches.0.is_empty() {
+            owners.insert(Owner::default(), read.launches);
+        }
+        Self {
+            cpus: read.cpus,
+            owners,
+        }
+    }
 }
 
 /// What a launch holds, written as `[nodes, minute]` or `[nodes, minute, 1]`: there may be ten thousand.
@@ -126,10 +167,18 @@ impl Usage {
             .sum()
     }
 
-    /// `count` instances of a launch were terminated. To be called once for each of them.
-    pub fn end(&mut self, launch: &LaunchKey, group: &NodeGroupName, count: u32) {
+    /// Nodes held for whom `is_counted` says.
+    #[must_use]
+    pub fn nodes_for(&self, is_counted: impl Fn(&Owner) -> bool) -> u32 {
+        let owners = self.node_groups.values().flat_map(|group| &group.owners);
+        let counted = owners.filter(|(owner, _)| is_counted(owner));
+        counted.map(|(_, launches)| launches.nodes()).sum()
+    }
+
+    /// `count` instances of a launch that were held for `owner` were terminated. To be called once for each of them.
+    pub fn end(&mut self, launch: &LaunchKey, group: &NodeGroupName, owner: &Owner, count: u32) {
         if let Some(held) = self
-            .held(launch, group)
+            .held(launch, group, owner)
             .filter(|held| held.2 & COMPARED == 0)
         {
             held.0 = held.0.saturating_sub(count);
@@ -137,16 +186,18 @@ impl Usage {
         self.drop_empty();
     }
 
-    /// A launch is over: of `planned` nodes, `launched` instances were launched in all, also those that have ended
-    /// since. What did not come is given back, once, to the caps and to the hour. Answers whether anything changed.
+    /// A launch is over: of `planned` nodes for `owner`, `launched` instances were launched in all, also those that have
+    /// ended since. What did not come is given back, once, to the caps and to the hour. Answers whether anything changed.
     pub fn settle(
         &mut self,
         launch: &LaunchKey,
         group: &NodeGroupName,
+        owner: &Owner,
         planned: u32,
         launched: u32,
     ) -> bool {
-        let Some(held) = self.held(launch, group).filter(|held| held.2 == 0) else {
+        let held = self.held(launch, group, owner);
+        let Some(held) = held.filter(|held| held.2 == 0) else {
             return false;
         };
         if planned == launched {
@@ -162,42 +213,6 @@ impl Usage {
         true
     }
 
-    /// Whether the record may be compared with EC2 again: asking for all instances of a cluster costs EC2's patience.
-    #[must_use]
-    pub fn may_compare(&self, now_ms: u64) -> bool {
-        self.compared_minute != now_ms / MINUTE_MS
-    }
-
-    /// Corrects the record by what EC2 shows: `live` are the launches and groups of the instances that run or are
-    /// pending, one for each. A launch whose life is over holds no more than that. Whoever ended an instance may have
-    /// died before it could say so here. Answers how many nodes came free.
-    pub fn compare<'a>(
-        &mut self,
-        live: impl IntoIterator<Item = (&'a LaunchKey, &'a NodeGroupName)>,
-        now_ms: u64,
-    ) -> u32 {
-        let now = now_ms / MINUTE_MS;
-        let mut seen: BTreeMap<(LaunchId, &NodeGroupName), u32> = BTreeMap::new();
-        for (launch, group) in live {
-            *seen.entry((LaunchId::from(launch), group)).or_default() += 1;
-        }
-        let before = self.nodes();
-        for (name, group) in &mut self.node_groups {
-            for (launch, held) in &mut group.launches {
-                if held.1 + BELIEVED_MINUTES <= now {
-                    let live = seen.get(&(launch.clone(), name)).copied().unwrap_or(0);
-                    if live < held.0 {
-                        held.0 = live;
-                        held.2 |= COMPARED;
-                    }
-                }
-            }
-        }
-        self.compared_minute = now;
-        self.drop_empty();
-        before - self.nodes()
-    }
-
     /// How many of `count` nodes that the policy does not name may be told so; they are counted as told.
     pub fn tell_unknown(&mut self, count: usize, now_ms: u64) -> usize {
         let hour = now_ms / MINUTE_MS / HOUR_MINUTES;
@@ -210,22 +225,51 @@ impl Usage {
         told as usize
     }
 
-    fn held(&mut self, launch: &LaunchKey, group: &NodeGroupName) -> Option<&mut Held> {
-        let group = self.node_groups.get_mut(group)?;
-        group.launches.get_mut(&LaunchId::from(launch))
+    fn held(
+        &mut self,
+        launch: &LaunchKey,
+        group: &NodeGroupName,
+        owner: &Owner,
+    ) -> Option<&mut Held> {
+        let launches = self.node_groups.get_mut(group)?.owners.get_mut(owner)?;
+        launches.0.get_mut(&LaunchId::from(launch))
     }
 
     fn drop_empty(&mut self) {
         for group in self.node_groups.values_mut() {
-            group.launches.retain(|_, held| held.0 > 0);
+            for launches in group.owners.values_mut() {
+                launches.0.retain(|_, held| held.0 > 0);
+            }
+            group.owners.retain(|_, launches| !launches.0.is_empty());
         }
-        self.node_groups
-            .retain(|_, group| !group.launches.is_empty());
+        self.node_groups.retain(|_, group| !group.owners.is_empty());
     }
+
+    /// How many of [`MAX_BYTES`] are taken.
+    fn bytes(&self) -> usize {
+        let of_owner = |(owner, launches): (&Owner, &Launches)| {
+            OWNER_BYTES + owner.len() + HOLD_BYTES * launches.0.len()
+        };
+        let of_group = |(name, group): (&NodeGroupName, &GroupUsage)| {
+            let owners: usize = group.owners.iter().map(of_owner).sum();
+            group_bytes(name) + owners
+        };
+        self.node_groups.iter().map(of_group).sum()
+    }
+}
+
+fn group_bytes(name: &NodeGroupName) -> usize {
+    GROUP_BYTES + name.as_str().len()
 }
 
 impl GroupUsage {
     fn nodes(&self) -> u32 {
-        self.launches.values().map(|held| held.0).sum()
+        self.owners.values().map(Launches::nodes).sum()
+    }
+}
+
+impl Launches {
+    fn nodes(&self) -> u32 {
+        self.0.values().map(|held| held.0).sum()
     }
 }

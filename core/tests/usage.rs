@@ -10,12 +10,17 @@ use spillway_core::message::{RequestJob, ResumeRequest};
 use spillway_core::name::{Generation, JobId, NodeGroupName, NodeName, RequestId};
 use spillway_core::pairing::LaunchKey;
 use spillway_core::usage::{
-    LAUNCH_LIFE_MS, MAX_LAUNCHES, MAX_UNKNOWN_NODES_PER_HOUR, Reservation, Usage,
+    LAUNCH_LIFE_MS, Live, MAX_BYTES, MAX_UNKNOWN_NODES_PER_HOUR, Owner, Reservation, Usage,
 };
+
+#[path = "usage/owners.rs"]
+mod owners;
 
 const SITE: &str = include_str!("../../infra/examples/spillway.toml");
 const NOW_MS: u64 = 1_790_000_000_000;
 const HOUR_MS: u64 = 3_600_000;
+const FULL: &str =
+    "spillway: as many launches hold nodes as can be counted; no more until some have ended";
 /// 400 KB (DynamoDB, item size), less what the item has beside the record.
 const ITEM_BYTES: usize = 400 * 1024 - 1_000;
 
@@ -44,6 +49,29 @@ fn launch(number: usize) -> LaunchKey {
     LaunchKey {
         request_id: RequestId::new(format!("request-{number}")).expect("an id"),
         part: 1,
+    }
+}
+
+/// Who holds nodes of a partition that are for nobody known.
+fn anyone(partition: &str) -> Owner {
+    format!("{partition}/unknown/unknown")
+        .parse()
+        .expect("an owner")
+}
+
+fn owner_in(group: &NodeGroupName) -> Owner {
+    anyone(if group.as_str() == "cpu" {
+        "burst"
+    } else {
+        "gpu"
+    })
+}
+
+fn shown<'a>(launch: &'a LaunchKey, node_group: &'a NodeGroupName) -> Live<'a> {
+    Live {
+        launch,
+        node_group,
+        owner: None,
     }
 }
 
@@ -163,21 +191,24 @@ fn what_ends_or_never_came_is_free_again_once() {
     let policy = policy("max_nodes = 8\nlaunches_per_hour = 100\n");
     let (cpu, mut usage) = (group("cpu"), Usage::default());
     reserve(&mut usage, 1, "cloud[001-008]", &policy);
-    usage.end(&launch(1), &cpu, 1);
+    usage.end(&launch(1), &cpu, &anyone("burst"), 1);
     // 5 of 8 came; one of them has ended already.
-    assert!(usage.settle(&launch(1), &cpu, 8, 5));
-    assert!(!usage.settle(&launch(1), &cpu, 8, 5));
+    assert!(usage.settle(&launch(1), &cpu, &anyone("burst"), 8, 5));
+    assert!(!usage.settle(&launch(1), &cpu, &anyone("burst"), 8, 5));
     assert_eq!((usage.nodes(), usage.launched_within_hour(NOW_MS)), (4, 5));
-    usage.end(&launch(1), &cpu, 4);
+    usage.end(&launch(1), &cpu, &anyone("burst"), 4);
     assert_eq!(usage.nodes(), 0);
-    usage.end(&launch(1), &cpu, 1);
-    assert!(!usage.settle(&launch(1), &cpu, 8, 5), "it is forgotten");
+    usage.end(&launch(1), &cpu, &anyone("burst"), 1);
+    assert!(
+        !usage.settle(&launch(1), &cpu, &anyone("burst"), 8, 5),
+        "it is forgotten"
+    );
     // The rate is of launches: it does not come back with the nodes, but with time.
     assert_eq!(usage.launched_within_hour(NOW_MS + HOUR_MS - 60_000), 5);
     assert_eq!(usage.launched_within_hour(NOW_MS + HOUR_MS), 0);
     // An instance that died before it was paired was launched again: 9 instances for 8 nodes.
     reserve(&mut usage, 2, "cloud[001-008]", &policy);
-    assert!(usage.settle(&launch(2), &cpu, 8, 9));
+    assert!(usage.settle(&launch(2), &cpu, &anyone("burst"), 8, 9));
     assert_eq!(usage.nodes(), 9);
 }
 
@@ -197,7 +228,7 @@ fn ec2_corrects_launches_whose_life_is_over_and_no_others() {
     );
     assert!(usage.may_compare(later_ms));
     let live = [launch(1), launch(1)];
-    let freed = usage.compare(live.iter().map(|launch| (launch, &cpu)), later_ms);
+    let freed = usage.compare(live.iter().map(|launch| shown(launch, &cpu)), later_ms);
     assert_eq!(
         (freed, usage.nodes()),
         (3, 5),
@@ -219,8 +250,8 @@ fn what_ec2_no_longer_showed_is_not_given_back_again() {
     let (cpu, mut usage) = (group("cpu"), Usage::default());
     let later_ms = NOW_MS + LAUNCH_LIFE_MS + 15 * 60_000;
     reserve(&mut usage, 1, "cloud[001-002]", &policy);
-    assert_eq!(usage.compare([(&launch(1), &cpu)], later_ms), 1);
-    usage.end(&launch(1), &cpu, 1);
+    assert_eq!(usage.compare([shown(&launch(1), &cpu)], later_ms), 1);
+    usage.end(&launch(1), &cpu, &anyone("burst"), 1);
     assert_eq!(usage.nodes(), 1);
     assert_eq!(usage.compare([], later_ms), 1);
     assert_eq!(usage.nodes(), 0);
@@ -236,9 +267,8 @@ fn nodes_of_no_policy_are_told_up_to_a_bound_an_hour() {
     assert_eq!(usage.tell_unknown(1, NOW_MS + HOUR_MS), 1);
 }
 
-/// Every node launched by itself, by a launch that brought less than was planned: that takes the most bytes.
-#[test]
-fn ten_thousand_launches_fit_into_one_item_and_no_more_are_taken() {
+/// A policy that leaves room for whatever the record takes.
+fn roomy() -> Policy {
     let text = SITE
         .replace("cloud[001-256]", "cloud[00001-20000]")
         .replace(
@@ -246,36 +276,47 @@ fn ten_thousand_launches_fit_into_one_item_and_no_more_are_taken() {
             "max_nodes = 20000\nlaunches_per_hour = 20000\n",
         )
         .replace("max_nodes = 200\n", "max_nodes = 20000\n");
-    let policy = Site::parse(&text, "spillway.toml")
-        .expect("it is valid")
-        .policy;
+    let site = Site::parse(&text, "spillway.toml").expect("it is valid");
+    site.policy
+}
+
+/// Every node launched by itself, by a launch that brought less than was planned: that takes the most bytes.
+#[test]
+fn ten_thousand_launches_fit_into_one_item_and_not_many_more() {
+    let policy = roomy();
     let (cpu, mut usage) = (group("cpu"), Usage::default());
     // Reserving counts the whole record, so ten thousand times would take long: what one launch holds is copied.
     let first = reserve(&mut usage, 0, "cloud[00001-00002]", &policy);
     assert_eq!(first.granted.len(), 2);
-    assert!(usage.settle(&launch(0), &cpu, 2, 1));
+    assert!(usage.settle(&launch(0), &cpu, &anyone("burst"), 2, 1));
     let mut text: serde_json::Value = serde_json::to_value(&usage).expect("JSON");
-    let launches = text["node_groups"]["cpu"]["launches"]
+    let launches = text["node_groups"]["cpu"]["owners"]["burst/unknown/unknown"]
         .as_object_mut()
         .expect("launches");
     let (id, held) = launches.iter().next().expect("a launch");
     assert_eq!(id.len(), 20, "as long as the names made up here");
     let held = held.clone();
-    for number in 1..MAX_LAUNCHES {
+    for number in 1..10_000 {
         launches.insert(format!("{number:020}"), held.clone());
     }
     let bytes = text.to_string().len();
     assert!(bytes < ITEM_BYTES, "{bytes} bytes");
     assert_eq!(bytes / 10_000, 38, "as decision 0006 says: {bytes} bytes");
     let mut usage: Usage = serde_json::from_value(text).expect("a record");
-    assert_eq!(usage.nodes() as usize, MAX_LAUNCHES);
-    let reservation = reserve(&mut usage, 3, "cloud00004", &policy);
-    assert_eq!(
-        refused(&reservation),
-        [(
-            "cloud00004",
-            "spillway: 10000 launches hold nodes already; no more can be counted"
-        )]
+    assert_eq!(usage.nodes(), 10_000);
+    let mut number = 10_000;
+    let reservation = loop {
+        let reservation = reserve(&mut usage, number, "cloud00004", &policy);
+        if reservation.granted.is_empty() {
+            break reservation;
+        }
+        number += 1;
+    };
+    assert_eq!(refused(&reservation), [("cloud00004", FULL)]);
+    let bytes = serde_json::to_string(&usage).expect("JSON").len();
+    assert!(
+        (MAX_BYTES - 1_000..ITEM_BYTES).contains(&bytes),
+        "{bytes} bytes"
     );
 }
 
@@ -335,14 +376,14 @@ proptest! {
                     for ((_, group), (granted, ended, _)) in live.iter_mut().filter(|((l, _), _)| *l == number) {
                         if ended < granted {
                             *ended += 1;
-                            usage.end(&launch(number), group, 1);
+                            usage.end(&launch(number), group, &owner_in(group), 1);
                         }
                     }
                 }
                 Step::Settle { launch: number } => {
                     for ((_, group), (granted, ended, settled)) in live.iter_mut().filter(|((l, _), _)| *l == number) {
                         if !*settled && ended < granted {
-                            usage.settle(&launch(number), group, *granted, *granted - 1);
+                            usage.settle(&launch(number), group, &owner_in(group), *granted, *granted - 1);
                             *granted -= 1;
                             launched -= 1;
                         }

@@ -3,17 +3,15 @@
 
 mod client;
 mod group;
+mod limits;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
 
 use super::error::{Path, Problem};
-use super::file::{LimitsFile, NodeGroupFile, PartitionFile, SiteFile, SubnetFile};
-use super::policy::{
-    DEFAULT_EC2_INSTANCES_AT_ONCE, DEFAULT_EC2_INSTANCES_PER_SECOND,
-    DEFAULT_LAUNCHES_PER_HOUR_PER_NODE, Limits, NodeGroup, NodeGroups, POLICY_VERSION,
-    PartitionPolicy, Policy, Subnet,
-};
+use super::file::{NodeGroupFile, PartitionFile, SiteFile, SubnetFile};
+use super::limits::OwnerLimits;
+use super::policy::{NodeGroup, NodeGroups, POLICY_VERSION, PartitionPolicy, Policy, Subnet};
 use super::{ClientConfig, Site};
 use crate::name::{NodeName, PartitionName};
 
@@ -146,6 +144,7 @@ fn site(mut file: SiteFile, partitions: &PartitionsByGroup) -> Result<Site, Vec<
     let partition = |file: PartitionFile| {
         let policy = PartitionPolicy {
             strategy: file.strategy,
+            limits: partition_limits(&file),
         };
         (file.name, policy)
     };
@@ -160,23 +159,7 @@ fn site(mut file: SiteFile, partitions: &PartitionsByGroup) -> Result<Site, Vec<
         region: file.region.clone(),
         resume_timeout_seconds,
         suspend_timeout_seconds: file.slurm.suspend_timeout_seconds,
-        limits: Limits {
-            max_nodes: file.limits.max_nodes,
-            max_vcpus: file.limits.max_vcpus,
-            launches_per_hour: file.limits.launches_per_hour,
-            launches_per_hour_per_node: file
-                .limits
-                .launches_per_hour_per_node
-                .unwrap_or(DEFAULT_LAUNCHES_PER_HOUR_PER_NODE),
-            ec2_instances_at_once: file
-                .limits
-                .ec2_instances_at_once
-                .unwrap_or(DEFAULT_EC2_INSTANCES_AT_ONCE),
-            ec2_instances_per_second: file
-                .limits
-                .ec2_instances_per_second
-                .unwrap_or(DEFAULT_EC2_INSTANCES_PER_SECOND),
-        },
+        limits: limits::limits(std::mem::take(&mut file.limits)),
         partitions: partitions.collect(),
         node_groups: groups.map_err(|error| whole(error.to_string()))?,
     };
@@ -188,6 +171,13 @@ fn site(mut file: SiteFile, partitions: &PartitionsByGroup) -> Result<Site, Vec<
     }
     let client = client(file);
     Ok(Site { client, policy })
+}
+
+fn partition_limits(file: &PartitionFile) -> OwnerLimits {
+    OwnerLimits {
+        max_nodes: file.max_nodes,
+        max_vcpus: file.max_vcpus,
+    }
 }
 
 /// What is wrong so far.
@@ -204,33 +194,6 @@ impl Check {
         if !(min..=max).contains(&number) {
             let hint = format!("write a number from {min} to {max}");
             self.note(path, format!("{number} is out of bounds"), hint);
-        }
-    }
-
-    fn limits(&mut self, limits: &LimitsFile, path: &Path) {
-        let max_vcpus = limits.max_vcpus.unwrap_or(u32::MAX);
-        let per_node = limits
-            .launches_per_hour_per_node
-            .unwrap_or(DEFAULT_LAUNCHES_PER_HOUR_PER_NODE);
-        let at_once = limits
-            .ec2_instances_at_once
-            .unwrap_or(DEFAULT_EC2_INSTANCES_AT_ONCE);
-        let per_second = limits
-            .ec2_instances_per_second
-            .unwrap_or(DEFAULT_EC2_INSTANCES_PER_SECOND);
-        for (key, number, max) in [
-            ("max_nodes", limits.max_nodes, MAX_NODES),
-            ("max_vcpus", max_vcpus, u32::MAX),
-            ("launches_per_hour", limits.launches_per_hour, u32::MAX),
-            ("ec2_instances_at_once", at_once, u32::MAX),
-            ("ec2_instances_per_second", per_second, u32::MAX),
-            (
-                "launches_per_hour_per_node",
-                per_node,
-                MAX_LAUNCHES_PER_HOUR_PER_NODE,
-            ),
-        ] {
-            self.within(&path.key(key), number, 1, max);
         }
     }
 
@@ -269,7 +232,9 @@ impl Check {
         self.unique(&names, |index| root.index(index).key("name"));
         let mut by_group = PartitionsByGroup::new();
         for (index, partition) in partitions.iter().enumerate() {
-            let path = root.index(index).key("node_groups");
+            let path = root.index(index);
+            self.partition_limits(partition_limits(partition), &path);
+            let path = path.key("node_groups");
             self.not_empty(&path, &partition.node_groups, "node group");
             self.unique(&partition.node_groups, |index| path.index(index));
             for (index, name) in partition.node_groups.iter().enumerate() {

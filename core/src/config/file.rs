@@ -38,7 +38,7 @@ pub(super) struct SiteFile {
     pub callback: CallbackSettings,
     /// What slurm.conf says, and how Slurm is called.
     pub slurm: SlurmSettings,
-    /// Caps on the whole cluster.
+    /// Caps on the cluster, its users and its accounts.
     pub limits: LimitsFile,
     /// The Slurm partitions that have burst nodes.
     #[schemars(length(min = 1))]
@@ -74,8 +74,8 @@ impl Default for ClientFile {
     }
 }
 
-/// Caps on the whole cluster, whoever asks.
-#[derive(Debug, Deserialize, JsonSchema)]
+/// Caps: on the whole cluster, and on what is held for the jobs of one user or account.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LimitsFile {
     /// Most nodes that run, or are on their way, at once.
@@ -97,6 +97,35 @@ pub(super) struct LimitsFile {
     /// By how many instances a second that bucket is refilled; 2 if left out.
     #[schemars(range(min = 1))]
     pub ec2_instances_per_second: Option<u32>,
+    /// Most nodes that run, or are on their way, for the jobs of one user. No limit of its own if left out.
+    #[schemars(range(min = 1, max = 65536))]
+    pub max_nodes_per_user: Option<u32>,
+    /// Most vCPUs for the jobs of one user. No limit of its own if left out.
+    #[schemars(range(min = 1))]
+    pub max_vcpus_per_user: Option<u32>,
+    /// Most nodes that run, or are on their way, for the jobs of one account. No limit of its own if left out.
+    #[schemars(range(min = 1, max = 65536))]
+    pub max_nodes_per_account: Option<u32>,
+    /// Most vCPUs for the jobs of one account. No limit of its own if left out.
+    #[schemars(range(min = 1))]
+    pub max_vcpus_per_account: Option<u32>,
+    /// Users for whom something else holds, by name.
+    #[serde(default)]
+    pub user: BTreeMap<String, OwnerLimitsFile>,
+    /// Accounts for which something else holds, by name.
+    #[serde(default)]
+    pub account: BTreeMap<String, OwnerLimitsFile>,
+}
+
+/// What holds for one user or account, in place of what holds for each.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OwnerLimitsFile {
+    /// Most nodes that run, or are on their way, for its jobs; 0 for none.
+    #[schemars(range(max = 65536))]
+    pub max_nodes: Option<u32>,
+    /// Most vCPUs for its jobs; 0 for none.
+    pub max_vcpus: Option<u32>,
 }
 
 /// A Slurm partition.
@@ -111,6 +140,12 @@ pub(super) struct PartitionFile {
     /// What a job of several nodes gets when EC2 has not enough.
     #[serde(default)]
     pub strategy: Strategy,
+    /// Most nodes that run, or are on their way, for the jobs of this partition. No limit of its own if left out.
+    #[schemars(range(min = 1, max = 65536))]
+    pub max_nodes: Option<u32>,
+    /// Most vCPUs for the jobs of this partition. No limit of its own if left out.
+    #[schemars(range(min = 1))]
+    pub max_vcpus: Option<u32>,
 }
 
 /// Nodes with one launch recipe.

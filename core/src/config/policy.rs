@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::limits::{Limits, OwnerLimits};
 use crate::hostlist::Hostlist;
 use crate::name::{
     ClusterName, InstanceType, LaunchTemplateId, NameError, NodeGroupName, NodeName, PartitionName,
@@ -44,6 +45,9 @@ pub struct PartitionPolicy {
     /// What a job of several nodes gets when EC2 has not enough.
     #[serde(default)]
     pub strategy: Strategy,
+    /// What its jobs may hold together.
+    #[serde(flatten)]
+    pub limits: OwnerLimits,
 }
 
 /// What a job of several nodes gets when EC2 has not enough. Nodes of single-node jobs and of no job come one by one
@@ -70,62 +74,6 @@ pub enum OnDemandAllocation {
     Prioritized,
     /// The cheapest first.
     LowestPrice,
-}
-
-/// How often one node is launched within an hour where the site says nothing: every five minutes, which is as often
-/// as a node can boot, run a short job, idle and be suspended. More is a loop or an abuse.
-pub const DEFAULT_LAUNCHES_PER_HOUR_PER_NODE: u32 = 12;
-
-/// Caps on the whole cluster, whoever asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Limits {
-    /// Most nodes that run, or are on their way, at once.
-    pub max_nodes: u32,
-    /// Most vCPUs that run, or are on their way, at once.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_vcpus: Option<u32>,
-    /// Most instances launched within an hour.
-    pub launches_per_hour: u32,
-    /// How often one node is launched within an hour at most.
-    #[serde(default = "default_launches_per_hour_per_node")]
-    pub launches_per_hour_per_node: u32,
-    /// The account's bucket of instances for launches: how many it holds.
-    #[serde(default = "default_ec2_instances_at_once")]
-    pub ec2_instances_at_once: u32,
-    /// How many instances a second are put into that bucket.
-    #[serde(default = "default_ec2_instances_per_second")]
-    pub ec2_instances_per_second: u32,
-}
-
-impl Default for Limits {
-    /// No caps but EC2's: for work that was granted under a policy that is gone.
-    fn default() -> Self {
-        Self {
-            max_nodes: u32::MAX,
-            max_vcpus: None,
-            launches_per_hour: u32::MAX,
-            launches_per_hour_per_node: DEFAULT_LAUNCHES_PER_HOUR_PER_NODE,
-            ec2_instances_at_once: DEFAULT_EC2_INSTANCES_AT_ONCE,
-            ec2_instances_per_second: DEFAULT_EC2_INSTANCES_PER_SECOND,
-        }
-    }
-}
-
-/// EC2's default bucket of instances for RunInstances (EC2 API, request throttling): it holds 1,000.
-pub const DEFAULT_EC2_INSTANCES_AT_ONCE: u32 = 1_000;
-/// And is refilled by 2 a second. Both can be raised by AWS on request.
-pub const DEFAULT_EC2_INSTANCES_PER_SECOND: u32 = 2;
-
-fn default_ec2_instances_at_once() -> u32 {
-    DEFAULT_EC2_INSTANCES_AT_ONCE
-}
-
-fn default_ec2_instances_per_second() -> u32 {
-    DEFAULT_EC2_INSTANCES_PER_SECOND
-}
-
-fn default_launches_per_hour_per_node() -> u32 {
-    DEFAULT_LAUNCHES_PER_HOUR_PER_NODE
 }
 
 /// Nodes with one launch recipe.

@@ -2,10 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::{HOUR_MINUTES, Held, LaunchId, MAX_LAUNCHES, MINUTE_MS, Usage};
+use super::caps::Amounts;
+use super::{
+    HOLD_BYTES, HOUR_MINUTES, Held, Holds, LaunchId, MAX_BYTES, MINUTE_MS, OWNER_BYTES, Owner,
+    Usage, group_bytes,
+};
 use crate::config::{NodeGroup, Policy};
 use crate::hostlist::{self, Hostlist};
-use crate::message::ResumeRequest;
+use crate::message::{RequestJob, ResumeRequest};
 use crate::name::{NodeGroupName, NodeName};
 use crate::pairing::LaunchKey;
 use crate::plan::Refused;
@@ -25,6 +29,8 @@ pub struct Reservation {
     /// These may be launched. A node that the policy does not name is among them and holds nothing: it is for the
     /// planner to refuse.
     pub granted: Vec<NodeName>,
+    /// What tells for whom they are held.
+    pub holds: Holds,
     /// These may not.
     pub refused: Vec<Refused>,
 }
@@ -34,7 +40,8 @@ impl Usage {
     /// reserved before: a launch that reserves again has launched nothing yet.
     ///
     /// A job of several nodes that does not fit as a whole gets none, so that nothing is spent on it; nodes of
-    /// single-node jobs and of no job are granted one by one, in the order of the request.
+    /// single-node jobs and of no job are granted one by one, in the order of the request. A node that several jobs share
+    /// is held for the first that gets it.
     pub fn reserve(
         &mut self,
         launch: &LaunchKey,
@@ -51,53 +58,71 @@ impl Usage {
         let mut room = Room::new(self, policy, now_ms);
         let mut granted: HashSet<&NodeName> = HashSet::new();
         let mut reasons: HashMap<&NodeName, String> = HashMap::new();
-        for unit in units(request, nodes) {
-            let open: Vec<&NodeName> = unit
-                .into_iter()
-                .filter(|node| !granted.contains(node))
-                .collect();
-            match room.take(&open, policy) {
-                Ok(()) => granted.extend(open),
-                Err(reason) => reasons.extend(open.into_iter().map(|node| (node, reason.clone()))),
-            }
-        }
-        let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        let mut held: BTreeMap<&NodeGroupName, (u32, u32)> = BTreeMap::new();
-        for node in nodes {
-            match (policy.group_of(node), reasons.get(node)) {
-                (Some(group), _) if granted.contains(node) => {
-                    held.entry(&group.name).or_insert((group.cpus, 0)).1 += 1;
+        let mut held: BTreeMap<(&NodeGroupName, Owner), (&NodeGroup, u32)> = BTreeMap::new();
+        let mut holds = Holds::default();
+        for Unit { job, nodes } in units(request, nodes) {
+            let is_open = |node: &&NodeName| !granted.contains(node);
+            let open: Vec<&NodeName> = nodes.into_iter().filter(is_open).collect();
+            let own = job.map(|job| &request.jobs[job]);
+            let shares = shares(&open, own, policy);
+            match room.take(&shares) {
+                Ok(()) => {
+                    granted.extend(open);
+                    for Share {
+                        group,
+                        owner,
+                        count,
+                    } in shares
+                    {
+                        held.entry((&group.name, owner)).or_insert((group, 0)).1 += count;
+                    }
                 }
-                (_, Some(reason)) => by_reason.entry(reason).or_default().push(node.as_str()),
-                _ => {}
+                Err(reason) => {
+                    holds.refused_jobs.extend(job);
+                    reasons.extend(open.into_iter().map(|node| (node, reason.clone())));
+                }
             }
         }
-        for (name, (cpus, count)) in held {
-            let group = self.node_groups.entry(name.clone()).or_default();
-            group.cpus = cpus;
-            group
-                .launches
-                .insert(launch.clone(), Held(count, minute, 0));
-            *self.launched.entry(minute).or_default() += count;
+        for ((_, owner), (group, count)) in held {
+            let partitions = || group.partitions.clone();
+            holds
+                .partitions
+                .entry(group.name.clone())
+                .or_insert_with(partitions);
+            self.hold(
+                &launch,
+                &Share {
+                    group,
+                    owner,
+                    count,
+                },
+                minute,
+            );
         }
-        let refused = by_reason.into_iter().map(|(reason, nodes)| Refused {
-            nodes: hostlist::fold(nodes),
-            reason: reason.to_owned(),
-            cool_off: None,
-        });
+        reasons.retain(|node, _| !granted.contains(*node));
+        let granted = nodes.iter().filter(|node| granted.contains(node));
         Reservation {
-            refused: refused.collect(),
-            granted: nodes
-                .iter()
-                .filter(|node| granted.contains(node))
-                .cloned()
-                .collect(),
+            granted: granted.cloned().collect(),
+            holds,
+            refused: refused(nodes, &reasons),
         }
     }
 
+    fn hold(&mut self, launch: &LaunchId, share: &Share<'_>, minute: u64) {
+        let group = self.node_groups.entry(share.group.name.clone());
+        let group = group.or_default();
+        group.cpus = share.group.cpus;
+        let launches = group.owners.entry(share.owner.clone()).or_default();
+        launches
+            .0
+            .insert(launch.clone(), Held(share.count, minute, 0));
+        *self.launched.entry(minute).or_default() += share.count;
+    }
+
     fn forget(&mut self, launch: &LaunchId) {
-        for group in self.node_groups.values_mut() {
-            if let Some(Held(nodes, minute, _)) = group.launches.remove(launch)
+        let groups = self.node_groups.values_mut();
+        for launches in groups.flat_map(|group| group.owners.values_mut()) {
+            if let Some(Held(nodes, minute, _)) = launches.0.remove(launch)
                 && let Some(count) = self.launched.get_mut(&minute)
             {
                 *count = count.saturating_sub(nodes);
@@ -105,108 +130,155 @@ impl Usage {
         }
         self.drop_empty();
     }
-
-    fn launches(&self) -> usize {
-        self.node_groups
-            .values()
-            .map(|group| group.launches.len())
-            .sum()
-    }
 }
 
-/// What must come together, in the order of the request: the nodes of a job, then those of no job, each alone.
-fn units<'a>(request: &ResumeRequest, nodes: &'a [NodeName]) -> Vec<Vec<&'a NodeName>> {
+/// Those of `nodes` that have a reason, by it.
+fn refused(nodes: &[NodeName], reasons: &HashMap<&NodeName, String>) -> Vec<Refused> {
+    let mut by_reason: BTreeMap<&str, Vec<&NodeName>> = BTreeMap::new();
+    for node in nodes {
+        if let Some(reason) = reasons.get(node) {
+            by_reason.entry(reason).or_default().push(node);
+        }
+    }
+    let refused = by_reason.into_iter().map(|(reason, nodes)| Refused {
+        nodes: hostlist::fold(nodes),
+        reason: reason.to_owned(),
+        cool_off: None,
+    });
+    refused.collect()
+}
+
+/// What must come together: the nodes of a job, or one of no job.
+struct Unit<'a> {
+    /// Its index in the request.
+    job: Option<usize>,
+    nodes: Vec<&'a NodeName>,
+}
+
+/// In the order of the request, then those of no job.
+fn units<'a>(request: &ResumeRequest, nodes: &'a [NodeName]) -> Vec<Unit<'a>> {
     let by_name: HashMap<&str, &NodeName> = nodes.iter().map(|n| (n.as_str(), n)).collect();
     let mut of_jobs: HashSet<&NodeName> = HashSet::new();
     let mut units = Vec::new();
-    for job in &request.jobs {
+    for (index, job) in request.jobs.iter().enumerate() {
         let Ok(names) = Hostlist::parse(&job.nodes_resume) else {
             continue;
         };
-        let unit: BTreeSet<&NodeName> = names
+        let nodes: BTreeSet<&NodeName> = names
             .iter()
             .filter_map(|name| by_name.get(name.as_str()).copied())
             .collect();
-        of_jobs.extend(&unit);
-        units.push(unit.into_iter().collect());
+        of_jobs.extend(&nodes);
+        units.push(Unit {
+            job: Some(index),
+            nodes: nodes.into_iter().collect(),
+        });
     }
     let others = nodes.iter().filter(|node| !of_jobs.contains(node));
-    units.extend(others.map(|node| vec![node]));
+    units.extend(others.map(|node| Unit {
+        job: None,
+        nodes: vec![node],
+    }));
     units
 }
 
-/// What the caps leave.
-struct Room {
-    nodes: u32,
-    vcpus: Option<u64>,
-    launches: u32,
-    by_group: BTreeMap<NodeGroupName, u32>,
-    /// Whether the record takes another launch.
-    has_place: bool,
+/// Nodes of one group that are held for one owner.
+struct Share<'a> {
+    group: &'a NodeGroup,
+    owner: Owner,
+    count: u32,
 }
 
-impl Room {
-    fn new(usage: &Usage, policy: &Policy, now_ms: u64) -> Self {
-        let limits = &policy.limits;
-        let of = |group: &NodeGroup| {
-            let left = group.max_nodes.saturating_sub(usage.nodes_of(&group.name));
-            (group.name.clone(), left)
-        };
+/// The nodes of a unit by their groups; those that the policy does not name are of none.
+fn shares<'a>(nodes: &[&NodeName], job: Option<&RequestJob>, policy: &'a Policy) -> Vec<Share<'a>> {
+    let mut shares: BTreeMap<&NodeGroupName, Share<'a>> = BTreeMap::new();
+    for node in nodes {
+        if let Some(group) = policy.group_of(node) {
+            let share = || Share {
+                group,
+                owner: Owner::of(job, &group.partitions),
+                count: 0,
+            };
+            shares.entry(&group.name).or_insert_with(share).count += 1;
+        }
+    }
+    shares.into_values().collect()
+}
+
+/// What the caps leave.
+struct Room<'a> {
+    usage: &'a Usage,
+    policy: &'a Policy,
+    held: Amounts,
+    launches: u32,
+    /// Of [`MAX_BYTES`].
+    bytes: usize,
+    /// What this launch holds so far.
+    holds: BTreeSet<(NodeGroupName, Owner)>,
+}
+
+impl<'a> Room<'a> {
+    fn new(usage: &'a Usage, policy: &'a Policy, now_ms: u64) -> Self {
+        let launches = policy.limits.launches_per_hour;
+        let groups = policy.node_groups.iter();
+        let new = groups.filter(|group| !usage.node_groups.contains_key(&group.name));
+        let new: usize = new.map(|group| group_bytes(&group.name)).sum();
         Self {
-            nodes: limits.max_nodes.saturating_sub(usage.nodes()),
-            vcpus: limits
-                .max_vcpus
-                .map(|most| u64::from(most).saturating_sub(usage.vcpus())),
-            launches: limits
-                .launches_per_hour
-                .saturating_sub(usage.launched_within_hour(now_ms)),
-            by_group: policy.node_groups.iter().map(of).collect(),
-            has_place: usage.launches() + policy.node_groups.iter().len() <= MAX_LAUNCHES,
+            usage,
+            policy,
+            held: Amounts::held(usage),
+            launches: launches.saturating_sub(usage.launched_within_hour(now_ms)),
+            bytes: MAX_BYTES.saturating_sub(usage.bytes() + new),
+            holds: BTreeSet::new(),
         }
     }
 
-    /// Takes room for all of `nodes`, or for none and says what stands in the way.
-    fn take(&mut self, nodes: &[&NodeName], policy: &Policy) -> Result<(), String> {
-        let mut groups: BTreeMap<&NodeGroupName, (&NodeGroup, u32)> = BTreeMap::new();
-        for group in nodes.iter().filter_map(|node| policy.group_of(node)) {
-            groups.entry(&group.name).or_insert((group, 0)).1 += 1;
+    /// Takes room for all of `shares`, or for none and says what stands in the way.
+    fn take(&mut self, shares: &[Share<'_>]) -> Result<(), String> {
+        let mut wanted = Amounts::default();
+        for share in shares {
+            wanted.add(
+                &share.group.name,
+                share.group.cpus,
+                &share.owner,
+                share.count,
+            );
         }
-        let count: u32 = groups.values().map(|(_, count)| *count).sum();
-        let vcpus: u64 = groups
-            .values()
-            .map(|(group, count)| u64::from(group.cpus) * u64::from(*count))
-            .sum();
-        let limits = &policy.limits;
-        for (group, count) in groups.values() {
-            if *count > self.by_group[&group.name] {
-                let what = format!("{} nodes of node group {}", group.max_nodes, group.name);
-                return Err(over_limit(&what, "node_group.max_nodes"));
-            }
-        }
-        if count > self.nodes {
-            let what = format!("{} nodes", limits.max_nodes);
-            return Err(over_limit(&what, "limits.max_nodes"));
-        }
-        if let (Some(left), Some(most)) = (self.vcpus, limits.max_vcpus)
-            && vcpus > left
-        {
-            return Err(over_limit(&format!("{most} vCPUs"), "limits.max_vcpus"));
-        }
+        self.held.fit(&wanted, self.policy)?;
+        let count: u32 = shares.iter().map(|share| share.count).sum();
         if count > self.launches {
-            let what = format!("{} launches an hour", limits.launches_per_hour);
+            let most = self.policy.limits.launches_per_hour;
+            let what = format!("{most} launches an hour");
             return Err(over_limit(&what, "limits.launches_per_hour"));
         }
-        if count > 0 && !self.has_place {
-            return Err(format!(
-                "spillway: {MAX_LAUNCHES} launches hold nodes already; no more can be counted"
-            ));
+        let bytes: usize = shares.iter().map(|share| self.bytes_of(share)).sum();
+        if bytes > self.bytes {
+            return Err(FULL.to_owned());
         }
-        self.nodes -= count;
-        self.vcpus = self.vcpus.map(|left| left - vcpus);
+        self.held.extend(wanted);
         self.launches -= count;
-        for (name, (_, count)) in groups {
-            *self.by_group.get_mut(name).expect("a group of this policy") -= count;
-        }
+        self.bytes -= bytes;
+        let keys = shares
+            .iter()
+            .map(|share| (share.group.name.clone(), share.owner.clone()));
+        self.holds.extend(keys);
         Ok(())
     }
+
+    /// What a share adds to the record beside its group, at most.
+    fn bytes_of(&self, share: &Share<'_>) -> usize {
+        let key = (share.group.name.clone(), share.owner.clone());
+        if self.holds.contains(&key) {
+            return 0;
+        }
+        let group = self.usage.node_groups.get(&share.group.name);
+        match group.filter(|group| group.owners.contains_key(&share.owner)) {
+            Some(_) => HOLD_BYTES,
+            None => HOLD_BYTES + OWNER_BYTES + share.owner.len(),
+        }
+    }
 }
+
+/// Slurm's Reason when the record takes no more.
+const FULL: &str =
+    "spillway: as many launches hold nodes as can be counted; no more until some have ended";

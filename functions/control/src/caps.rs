@@ -5,17 +5,16 @@ use std::collections::BTreeMap;
 
 use spillway_core::config::Policy;
 use spillway_core::message::ResumeRequest;
-use spillway_core::name::NodeName;
+use spillway_core::name::{InstanceId, NodeGroupName, NodeName};
 use spillway_core::pairing::LaunchKey;
-use spillway_core::plan::LaunchPlan;
+use spillway_core::plan::{Chunk, LaunchPlan};
 use spillway_core::tag;
-use spillway_core::usage::{Reservation, Usage};
+use spillway_core::usage::{LaunchId, Live, Owner, Reservation, Usage};
 use tracing::{info, warn};
 
 use crate::fault::Fault;
-use crate::launch::LaunchError;
-use crate::names::distinct;
-use crate::ports::{Clock, Control, Ec2, Queues, Table};
+use crate::names::{NamesError, distinct};
+use crate::ports::{Clock, Control, Ec2, InstanceSeen, Queues, Table};
 use crate::record::{InstanceRecord, Origin};
 use crate::shared::{ONLY, change};
 
@@ -49,14 +48,10 @@ pub async fn reserve<T: Table, Q: Queues, C: Clock>(
             return Ok(reservation);
         }
     };
-    let holders: Vec<&Origin> = seen
-        .iter()
-        .filter(|instance| !instance.is_ended())
-        .filter_map(|instance| instance.origin.as_ref())
-        .collect();
+    let seen: Vec<InstanceSeen> = seen.into_iter().filter(|seen| !seen.is_ended()).collect();
+    let owners = owners_of_ambiguous(control, &seen).await?;
     let (reservation, freed) = change(control, ONLY, |usage: &mut Usage, now_ms| {
-        let live = holders.iter().map(|held| (&held.launch, &held.node_group));
-        let freed = usage.compare(live, now_ms);
+        let freed = usage.compare(live(&seen, &owners), now_ms);
         let reservation = usage.reserve(launch, request, nodes, policy, now_ms);
         (reservation, freed)
     })
@@ -70,28 +65,109 @@ pub async fn reserve<T: Table, Q: Queues, C: Clock>(
     Ok(reservation)
 }
 
-/// Gives back what a launch that is over was granted and did not launch. `launched` is how many instances it launched
-/// in all, for each chunk of its plan.
+/// What EC2 shows, and for whom each is held as far as that was looked up.
+fn live<'a>(
+    seen: &'a [InstanceSeen],
+    owners: &'a BTreeMap<InstanceId, Owner>,
+) -> impl Iterator<Item = Live<'a>> {
+    let live = |seen: &'a InstanceSeen| {
+        let origin = seen.origin.as_ref()?;
+        Some(Live {
+            launch: &origin.launch,
+            node_group: &origin.node_group,
+            owner: owners.get(&seen.instance_id),
+        })
+    };
+    seen.iter().filter_map(live)
+}
+
+/// Tags do not say for whom an instance is held, but its item does. It is read where several owners' instances came of
+/// one launch and not all of them are left: few.
+async fn owners_of_ambiguous<T: Table, Q: Queues, C: Clock>(
+    control: &Control<T, Q, C>,
+    seen: &[InstanceSeen],
+) -> Result<BTreeMap<InstanceId, Owner>, Fault> {
+    let usage: Usage = control.table.shared(ONLY).await?.record;
+    let unknown = BTreeMap::new();
+    let ambiguous = usage.ambiguous(live(seen, &unknown), control.clock.now_ms());
+    let is_ambiguous = |seen: &&InstanceSeen| {
+        let key = |origin: &Origin| (LaunchId::from(&origin.launch), origin.node_group.clone());
+        seen.origin
+            .as_ref()
+            .map(key)
+            .is_some_and(|key| ambiguous.contains(&key))
+    };
+    let ids: Vec<InstanceId> = seen
+        .iter()
+        .filter(is_ambiguous)
+        .map(|seen| seen.instance_id.clone())
+        .collect();
+    if ids.is_empty() {
+        return Ok(unknown);
+    }
+    let records = control.table.instances(&ids).await?.into_iter();
+    let of = |record: InstanceRecord| Some((record.instance_id, record.origin?.owner));
+    Ok(records.filter_map(of).collect())
+}
+
+/// For whom the nodes of each chunk are held.
+pub(crate) fn owners(
+    request: &ResumeRequest,
+    plan: &LaunchPlan,
+) -> Result<Vec<BTreeMap<NodeName, Owner>>, NamesError> {
+    let jobs = plan.holds.jobs(request);
+    let of = |chunk: &Chunk| {
+        let nodes = distinct(&chunk.nodes)?;
+        Ok(plan.holds.owners(&jobs, &chunk.node_group, nodes))
+    };
+    plan.chunks.iter().map(of).collect()
+}
+
+/// How often each owner is there.
+pub(crate) fn count<'a>(owners: impl IntoIterator<Item = &'a Owner>) -> BTreeMap<&'a Owner, u32> {
+    let mut counts = BTreeMap::new();
+    for owner in owners {
+        *counts.entry(owner).or_default() += 1;
+    }
+    counts
+}
+
+/// How many of `launched` each owner of a chunk has, in the owners' order. Names of users are long, and there may be as
+/// many as nodes.
+pub(crate) fn by_owner(
+    chunk: &BTreeMap<NodeName, Owner>,
+    launched: &BTreeMap<&Owner, u32>,
+) -> Vec<u32> {
+    let owners = count(chunk.values()).into_keys();
+    let of = |owner| launched.get(owner).copied().unwrap_or(0);
+    owners.map(of).collect()
+}
+
+/// Gives back what a launch that is over was granted and did not launch. `owners`: for whom the nodes of each chunk are
+/// held; `launched`: how many instances it launched in all, for each chunk of its plan, as [`by_owner`] counts.
 pub(crate) async fn settle<T: Table, Q: Queues, C: Clock>(
     control: &Control<T, Q, C>,
     launch: &LaunchKey,
     plan: &LaunchPlan,
-    launched: &BTreeMap<u32, u32>,
-) -> Result<(), LaunchError> {
-    let mut by_group = BTreeMap::new();
-    for (index, chunk) in (0..).zip(&plan.chunks) {
-        let sums: &mut (usize, u32) = by_group.entry(&chunk.node_group).or_default();
-        sums.0 += distinct(&chunk.nodes)?.len();
-        sums.1 += launched.get(&index).copied().unwrap_or(0);
+    owners: &[BTreeMap<NodeName, Owner>],
+    launched: &BTreeMap<u32, Vec<u32>>,
+) -> Result<(), Fault> {
+    let mut sums: BTreeMap<(&NodeGroupName, &Owner), (u32, u32)> = BTreeMap::new();
+    for ((index, chunk), owners) in (0..).zip(&plan.chunks).zip(owners) {
+        let mut launched = launched.get(&index).into_iter().flatten();
+        for (owner, planned) in count(owners.values()) {
+            let sum = sums.entry((&chunk.node_group, owner)).or_default();
+            sum.0 += planned;
+            sum.1 += launched.next().copied().unwrap_or(0);
+        }
     }
-    by_group.retain(|_, (planned, launched)| *planned != *launched as usize);
-    if by_group.is_empty() {
+    sums.retain(|_, (planned, launched)| planned != launched);
+    if sums.is_empty() {
         return Ok(());
     }
-    let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     change(control, ONLY, |usage: &mut Usage, _| {
-        for (group, (planned, launched)) in &by_group {
-            usage.settle(launch, group, count(*planned), *launched);
+        for ((group, owner), (planned, launched)) in &sums {
+            usage.settle(launch, group, owner, *planned, *launched);
         }
     })
     .await?;
@@ -113,7 +189,7 @@ pub(crate) async fn ended<T: Table, Q: Queues, C: Clock>(
     }
     change(control, ONLY, |usage: &mut Usage, _| {
         for (origin, count) in &by_origin {
-            usage.end(&origin.launch, &origin.node_group, *count);
+            usage.end(&origin.launch, &origin.node_group, &origin.owner, *count);
         }
     })
     .await

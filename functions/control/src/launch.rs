@@ -162,6 +162,7 @@ async fn advance<T: Table, Q: Queues, C: Clock>(
     }
     let limits = control.table.policy().await?.map(|policy| policy.limits);
     let limits = limits.unwrap_or_default();
+    let owners = caps::owners(&work.record.request, &plan)?;
     let mut progress = Progress::Done;
     let open = (0..).zip(&plan.chunks);
     let open = open.filter(|(index, _)| !work.record.launched.contains_key(index));
@@ -180,13 +181,14 @@ async fn advance<T: Table, Q: Queues, C: Clock>(
             launch: &work.key,
             index,
             units: units(chunk),
+            owners: &owners[index as usize],
             chunk,
             recipes,
             limits: &limits,
             budget,
             ends_ms: work.record.request.generation.at_ms() + LAUNCH_LIFE_MS,
         };
-        let mut instances = 0;
+        let mut instances = Vec::new();
         match chunk.advance(&mut instances, tally).await {
             Ok(Progress::Done) => {
                 work.record.launched.insert(index, instances);
@@ -203,7 +205,7 @@ async fn advance<T: Table, Q: Queues, C: Clock>(
         }
     }
     if progress == Progress::Done {
-        caps::settle(control, &work.key, &plan, &work.record.launched).await?;
+        caps::settle(control, &work.key, &plan, &owners, &work.record.launched).await?;
     }
     Ok(progress)
 }

@@ -31,14 +31,14 @@ pub async fn apply<T: Table, Q: Queues, C: Clock>(
     control: &Control<T, Q, C>,
     events: Vec<(NodeName, Event)>,
 ) -> Result<Vec<Applied>, Fault> {
-    apply_of(control, events, None).await
+    apply_of(control, events, |_| None).await
 }
 
-/// [`apply`], for events that bring instances of this origin.
+/// [`apply`], for events that bring nodes instances of this origin.
 pub async fn apply_of<T: Table, Q: Queues, C: Clock>(
     control: &Control<T, Q, C>,
     events: Vec<(NodeName, Event)>,
-    origin: Option<&Origin>,
+    origin: impl Fn(&NodeName) -> Option<Origin> + Sync,
 ) -> Result<Vec<Applied>, Fault> {
     let mut applied = Vec::with_capacity(events.len());
     let mut open = events;
@@ -46,7 +46,7 @@ pub async fn apply_of<T: Table, Q: Queues, C: Clock>(
         if open.is_empty() {
             return Ok(applied);
         }
-        open = apply_once(control, open, origin, &mut applied).await?;
+        open = apply_once(control, open, &origin, &mut applied).await?;
     }
     if open.is_empty() {
         return Ok(applied);
@@ -67,7 +67,7 @@ pub async fn apply_of<T: Table, Q: Queues, C: Clock>(
 async fn apply_once<T: Table, Q: Queues, C: Clock>(
     control: &Control<T, Q, C>,
     events: Vec<(NodeName, Event)>,
-    origin: Option<&Origin>,
+    origin: &(impl Fn(&NodeName) -> Option<Origin> + Sync),
     applied: &mut Vec<Applied>,
 ) -> Result<Vec<(NodeName, Event)>, Fault> {
     let names: Vec<NodeName> = events.iter().map(|(node, _)| node.clone()).collect();
@@ -107,7 +107,10 @@ async fn apply_once<T: Table, Q: Queues, C: Clock>(
 }
 
 /// What becomes of an instance together with an accepted transition: at most one thing.
-fn instance_write(transition: &Transition, origin: Option<&Origin>) -> Option<InstanceWrite> {
+fn instance_write(
+    transition: &Transition,
+    origin: impl Fn(&NodeName) -> Option<Origin>,
+) -> Option<InstanceWrite> {
     if let Some(instance_id) = &transition.release {
         return Some(InstanceWrite::Release(instance_id.clone()));
     }
@@ -124,7 +127,7 @@ fn instance_write(transition: &Transition, origin: Option<&Origin>) -> Option<In
             instance_id,
             address: *address,
             deadline_ms: *deadline_ms,
-            origin: origin.cloned(),
+            origin: origin(&transition.next.node),
         }),
         _ => None,
     }

@@ -80,7 +80,7 @@ pub trait Table: Sync {
     ) -> impl Future<Output = Result<Vec<InstanceRecord>, Fault>> + Send;
 
     /// Marks instances of one origin released where they are neither paired nor terminated, making the item where
-    /// there is none. For instances that no pairing took.
+    /// there is none; an origin that an item has stays. For instances that no pairing took.
     fn release_unpaired(
         &self,
         ids: &[InstanceId],
@@ -239,7 +239,7 @@ pub struct InstanceSeen {
     pub instance_type: String,
     /// Availability zone.
     pub zone: String,
-    /// Where it comes from, by its tags; none if they do not say.
+    /// Where it comes from, by its tags; none if they do not say. For whom it is held they never say.
     pub origin: Option<Origin>,
 }
 

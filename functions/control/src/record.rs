@@ -10,6 +10,7 @@ use spillway_core::message::{NodesInState, ResumeRequest};
 use spillway_core::name::{Generation, InstanceId, NodeGroupName, NodeName};
 use spillway_core::pairing::LaunchKey;
 use spillway_core::plan::{Candidate, InstanceState, LaunchCall, LaunchPlan};
+use spillway_core::usage::Owner;
 
 use crate::fault::Fault;
 
@@ -22,13 +23,17 @@ pub struct Stored<T> {
     pub version: u64,
 }
 
-/// Which launch an instance came from, and which of its node groups: what holds it against the caps.
+/// Which launch an instance came from, which of its node groups, and for whom it is held: what counts it against the
+/// caps.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Origin {
     /// The launch.
     pub launch: LaunchKey,
     /// The node group.
     pub node_group: NodeGroupName,
+    /// For whom it is held: said once, when its item is made, and never changed.
+    #[serde(default)]
+    pub owner: Owner,
 }
 
 /// One instance. Its key in the table is its ARN, so that the instance may read this item and no other.
@@ -74,9 +79,9 @@ pub struct RequestRecord {
     pub lease_until_ms: u64,
     /// Everything was done that could be.
     pub done: bool,
-    /// Chunks with nothing left to do, and how many instances were launched for each.
+    /// Chunks with nothing left to do, and how many instances were launched for each, by owner in the owners' order.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub launched: BTreeMap<u32, u32>,
+    pub launched: BTreeMap<u32, Vec<u32>>,
 }
 
 /// Which call to EC2: the n-th attempt for one chunk of one launch.

@@ -10,6 +10,7 @@ use spillway_control::record::Origin;
 use spillway_core::name::{InstanceId, NodeGroupName, RequestId};
 use spillway_core::pairing::LaunchKey;
 use spillway_core::tag;
+use spillway_core::usage::Owner;
 
 use crate::{Ec2Client, classify};
 
@@ -134,6 +135,7 @@ fn origin(instance: &Instance) -> Option<Origin> {
             part: value(tag::PART)?.parse().ok()?,
         },
         node_group: NodeGroupName::new(value(tag::NODE_GROUP)?).ok()?,
+        owner: Owner::default(),
     })
 }
 

@@ -31,7 +31,8 @@ impl DynamoTable {
         let origin = origin_value(origin)?;
         self.mark(ids, |id| Expression {
             update: Some(
-                "SET #kind = :kind, instance_id = :id, #state = :released, origin = :origin",
+                "SET #kind = :kind, instance_id = :id, #state = :released, \
+                 origin = if_not_exists(origin, :origin)",
             ),
             condition: Some("attribute_not_exists(pk) OR #state = :released"),
             names: vec![("#kind", "kind"), ("#state", "state")],

@@ -100,12 +100,16 @@ pub(super) async fn accept<T: Table, Q: Queues, C: Clock>(
     };
     let Admitted { nodes, kept_back } =
         protect::admit(control, request, &to_launch, &policy).await?;
-    let Reservation { granted, refused } =
-        caps::reserve(control, ec2, key, request, &nodes, &policy).await?;
+    let Reservation {
+        granted,
+        holds,
+        refused,
+    } = caps::reserve(control, ec2, key, request, &nodes, &policy).await?;
     tally.add(tally::NODES_OVER_LIMIT, nodes.len() - granted.len());
     let awaited = gang::awaited(control, request, &policy).await?;
     let spanning = awaited.keys().cloned().collect();
     let mut plan = plan::plan_launch(request, &granted, &policy, &spanning);
+    plan.holds = holds;
     plan.refused.extend(refused.into_iter().chain(kept_back));
     for Refused { nodes, reason, .. } in &plan.refused {
         warn!(request_id = %request.request_id, nodes, reason, "not launched");

@@ -2,6 +2,8 @@
 //! get their addresses, and giving back what is over.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter;
+use std::sync::LazyLock;
 
 use spillway_core::capacity::{Capacity, FIRST_REST_MS};
 use spillway_core::config::Limits;
@@ -10,6 +12,7 @@ use spillway_core::name::{InstanceId, NodeName};
 use spillway_core::pairing::{DueCoolOff, Event, LaunchKey, NOT_LAUNCHED_IN_TIME_REASON};
 use spillway_core::plan::{CallPlace, Chunk, LaunchCall, Recipe, Units, next_attempt};
 use spillway_core::tag;
+use spillway_core::usage::Owner;
 use tracing::warn;
 
 use super::doubt::{Doubt, Outcome};
@@ -18,6 +21,7 @@ use super::history::History;
 use super::note;
 use super::standing::Standing;
 use super::{Budget, LaunchError, Progress};
+use crate::caps;
 use crate::names::distinct;
 use crate::pairings::{apply, ask_termination};
 use crate::ports::{Clock, Control, Ec2, InstanceSeen, Queues, Table};
@@ -35,6 +39,9 @@ const WAIT_SECONDS: u64 = 3;
 /// and EC2's bucket for those holds 100 and refills by 10 a second.
 const MAX_NAME_TAGS: usize = 100;
 
+/// Who holds what nobody was granted.
+static NOBODY: LazyLock<Owner> = LazyLock::new(Owner::default);
+
 /// A chunk at work.
 pub(super) struct Work<'a, T, Q, C, E> {
     pub control: &'a Control<T, Q, C>,
@@ -43,6 +50,8 @@ pub(super) struct Work<'a, T, Q, C, E> {
     pub index: u32,
     pub chunk: &'a Chunk,
     pub units: Units,
+    /// For whom its nodes are held.
+    pub owners: &'a BTreeMap<NodeName, Owner>,
     /// Those of the chunk's node group.
     pub recipes: &'a [Recipe],
     /// EC2's buckets, as the site has them.
@@ -54,10 +63,10 @@ pub(super) struct Work<'a, T, Q, C, E> {
 
 impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
     /// Goes on until nothing is left to do or something must be waited for. When nothing is left, `launched` is how
-    /// many instances were launched for the chunk in all.
+    /// many instances were launched for the chunk in all, for each of its owners in their order.
     pub(super) async fn advance(
         &self,
-        launched: &mut u32,
+        launched: &mut Vec<u32>,
         tally: &mut Tally,
     ) -> Result<Progress, LaunchError> {
         let nodes = distinct(&self.chunk.nodes)?;
@@ -214,46 +223,75 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
         Ok(())
     }
 
-    /// Gives back what is over, and names the others. Answers how many instances there are and were.
+    /// Gives back what is over, and names the others. Answers how many instances there are and were, by owner.
     async fn finish(
         &self,
         nodes: &BTreeSet<NodeName>,
         history: &History,
         standing: Standing,
-    ) -> Result<u32, LaunchError> {
-        let count = self.give_back(history, standing.seen).await?;
+    ) -> Result<Vec<u32>, LaunchError> {
+        let launched = self.give_back(history, standing.seen).await?;
         let standing = self.paired(nodes).await?;
         self.name(&standing).await;
-        Ok(u32::try_from(count).unwrap_or(u32::MAX))
+        Ok(launched)
     }
 
     /// Releases what no node of the chunk took: everything that bears its tags, also what no attempt knows of. Asks
     /// for the termination of whatever was released before, too: who did it may have died before it could ask. Answers
-    /// how many instances there are and were. `seen`: what EC2 showed of the chunk after its last attempt, if it was
-    /// asked.
+    /// how many instances there are and were, by owner. `seen`: what EC2 showed of the chunk after its last attempt, if it
+    /// was asked.
     async fn give_back(
         &self,
         history: &History,
         seen: Option<Vec<InstanceSeen>>,
-    ) -> Result<usize, LaunchError> {
+    ) -> Result<Vec<u32>, LaunchError> {
         let found = match seen {
             Some(seen) => seen,
             None => self.ec2.find(&self.tags()).await?,
         };
-        let found = found
-            .into_iter()
-            .filter(InstanceSeen::is_alive)
-            .map(|seen| seen.instance_id);
-        let all: BTreeSet<InstanceId> = history.instances.iter().cloned().chain(found).collect();
+        let alive = found.into_iter().filter(InstanceSeen::is_alive);
+        let alive: BTreeSet<InstanceId> = alive.map(|seen| seen.instance_id).collect();
+        let all: BTreeSet<InstanceId> = history.instances.union(&alive).cloned().collect();
         let taken = self.taken(&all).await?;
-        let spare: Vec<InstanceId> = all.difference(&taken).cloned().collect();
-        if !spare.is_empty() {
-            let origin = self.origin();
-            self.control.table.release_unpaired(&spare, &origin).await?;
-        }
-        let count = all.len();
+        let spare: BTreeSet<&InstanceId> =
+            all.iter().filter(|id| !taken.contains_key(*id)).collect();
+        let spare = self.owners_of_spare(&spare, &taken, &alive);
+        self.release(&spare).await?;
+        let launched = caps::count(taken.values().chain(spare.into_values()));
+        let launched = caps::by_owner(self.owners, &launched);
         ask_termination(self.control, all).await?;
-        Ok(count)
+        Ok(launched)
+    }
+
+    /// For whom instances that no node took are held until they are ended: for nodes of the chunk that have none, so that
+    /// each owner's come to no more than it was granted. What is more than all were granted replaced an instance that
+    /// died; the dead one is nobody's.
+    fn owners_of_spare<'o>(
+        &'o self,
+        spare: &BTreeSet<&InstanceId>,
+        taken: &BTreeMap<InstanceId, Owner>,
+        alive: &BTreeSet<InstanceId>,
+    ) -> BTreeMap<InstanceId, &'o Owner> {
+        let mut open = caps::count(self.owners.values());
+        for owner in taken.values() {
+            if let Some(count) = open.get_mut(owner) {
+                *count = count.saturating_sub(1);
+            }
+        }
+        let open = open
+            .into_iter()
+            .flat_map(|(owner, count)| iter::repeat_n(owner, count as usize));
+        let mut open = open.fuse();
+        let first = self.owners.values().next().unwrap_or(&NOBODY);
+        let (running, dead): (Vec<&InstanceId>, Vec<&InstanceId>) =
+            spare.iter().copied().partition(|id| alive.contains(*id));
+        let mut of = BTreeMap::new();
+        for (ids, beyond) in [(running, first), (dead, &*NOBODY)] {
+            for id in ids {
+                of.insert(id.clone(), open.next().unwrap_or(beyond));
+            }
+        }
+        of
     }
 
     /// Lets the EC2 console show node names. A failure here costs nothing but the name.
@@ -273,14 +311,20 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
         }
     }
 
-    pub(super) async fn release(&self, ids: BTreeSet<InstanceId>) -> Result<(), LaunchError> {
-        if ids.is_empty() {
-            return Ok(());
+    /// Marks instances released that no node took.
+    pub(super) async fn release(
+        &self,
+        spare: &BTreeMap<InstanceId, &Owner>,
+    ) -> Result<(), LaunchError> {
+        let mut by_owner: BTreeMap<&Owner, Vec<InstanceId>> = BTreeMap::new();
+        for (id, owner) in spare {
+            by_owner.entry(owner).or_default().push(id.clone());
         }
-        let list: Vec<InstanceId> = ids.iter().cloned().collect();
-        let origin = self.origin();
-        self.control.table.release_unpaired(&list, &origin).await?;
-        Ok(ask_termination(self.control, ids).await?)
+        for (owner, ids) in by_owner {
+            let origin = self.origin(owner);
+            self.control.table.release_unpaired(&ids, &origin).await?;
+        }
+        Ok(())
     }
 
     /// Whether the chunk's nodes may be paired, if they must wait for others of their gang.
@@ -308,10 +352,16 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
         }
     }
 
-    pub(super) fn origin(&self) -> Origin {
+    /// For whom a node is held.
+    pub(super) fn owner(&self, node: &NodeName) -> &Owner {
+        self.owners.get(node).unwrap_or(&NOBODY)
+    }
+
+    pub(super) fn origin(&self, owner: &Owner) -> Origin {
         Origin {
             launch: self.launch.clone(),
             node_group: self.chunk.node_group.clone(),
+            owner: owner.clone(),
         }
     }
 

@@ -1,17 +1,19 @@
 //! How a chunk stands: which of its nodes wait, which instances there are for them; and pairing the two.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use spillway_core::name::{InstanceId, NodeName};
 use spillway_core::pairing::{Event, PairingState};
+use spillway_core::usage::Owner;
 
 use super::LaunchError;
 use super::chunk::Work;
 use super::gang::Gathered;
 use super::history::History;
 use super::note;
-use crate::pairings::apply_of;
+use crate::pairings::{Applied, apply_of, ask_termination};
 use crate::ports::{Clock, Ec2, InstanceSeen, Queues, Table};
+use crate::record::InstanceRecord;
 use crate::tally::Tally;
 
 /// How often addresses are looked for within one invocation before a timer takes over.
@@ -123,11 +125,15 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
             };
             Some((node.clone(), event))
         });
-        let applied = apply_of(self.control, events.collect(), Some(&self.origin())).await?;
-        let over = applied
-            .into_iter()
-            .filter_map(|applied| applied.transition.release);
-        self.release(over.collect()).await?;
+        let origin = |node: &NodeName| Some(self.origin(self.owner(node)));
+        let applied = apply_of(self.control, events.collect(), origin).await?;
+        let over = applied.into_iter().filter_map(|applied| {
+            let Applied { node, transition } = applied;
+            Some((transition.release?, self.owner(&node)))
+        });
+        let over: BTreeMap<InstanceId, &Owner> = over.collect();
+        self.release(&over).await?;
+        ask_termination(self.control, over.into_keys().collect()).await?;
         Ok(now.into_iter().collect())
     }
 
@@ -158,19 +164,28 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
 
     async fn unpaired(&self, history: &History) -> Result<BTreeSet<InstanceId>, LaunchError> {
         let taken = self.taken(&history.instances).await?;
-        Ok(history.instances.difference(&taken).cloned().collect())
+        let unpaired = history
+            .instances
+            .iter()
+            .filter(|id| !taken.contains_key(*id));
+        Ok(unpaired.cloned().collect())
     }
 
-    /// Those of `ids` that serve a node, or did: an instance with an item was given a node once, or given back.
+    /// Those of `ids` that serve a node, or did, and for whom they are held: an instance with an item was given a node
+    /// once, or given back.
     pub(super) async fn taken(
         &self,
         ids: &BTreeSet<InstanceId>,
-    ) -> Result<BTreeSet<InstanceId>, LaunchError> {
+    ) -> Result<BTreeMap<InstanceId, Owner>, LaunchError> {
         if ids.is_empty() {
-            return Ok(BTreeSet::new());
+            return Ok(BTreeMap::new());
         }
         let ids: Vec<InstanceId> = ids.iter().cloned().collect();
         let records = self.control.table.instances(&ids).await?.into_iter();
-        Ok(records.map(|record| record.instance_id).collect())
+        let of = |record: InstanceRecord| {
+            let owner = record.origin.map(|origin| origin.owner);
+            (record.instance_id, owner.unwrap_or_default())
+        };
+        Ok(records.map(of).collect())
     }
 }

@@ -184,7 +184,8 @@ impl World {
             let state = self.records.instance_state(id);
             if matches!(state, None | Some(InstanceState::Released)) {
                 self.records.release(id);
-                self.records.item(id, InstanceState::Released).origin = Some(origin.clone());
+                let item = self.records.item(id, InstanceState::Released);
+                item.origin.get_or_insert_with(|| origin.clone());
                 self.tell(|| format!("   {id} is released: no node took it"));
             }
         }
