@@ -3,6 +3,7 @@
 
 mod classify;
 mod describe;
+mod fleet;
 mod launch;
 mod terminate;
 
@@ -55,9 +56,9 @@ impl Ec2Client {
 impl Ec2 for Ec2Client {
     async fn launch(&self, call: &LaunchCall, limit_ms: u64) -> Result<LaunchAnswer, Fault> {
         let limit = CALL_TIMEOUT.min(Duration::from_millis(limit_ms));
-        match call.recipe.candidates.as_slice() {
-            [only] => self.run_instances(call, only, limit).await,
-            candidates => self.create_fleet(call, candidates, limit).await,
+        match call.only_candidate() {
+            Some(only) => self.run_instances(call, only, limit).await,
+            None => self.create_fleet(call, limit).await,
         }
     }
 
