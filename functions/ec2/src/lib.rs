@@ -5,6 +5,7 @@ mod classify;
 mod describe;
 mod fleet;
 mod launch;
+mod retry;
 mod terminate;
 
 use std::collections::BTreeMap;
@@ -46,6 +47,7 @@ impl Ec2Client {
         );
         let config = aws_sdk_ec2::config::Builder::from(config)
             .timeout_config(timeouts.build())
+            .retry_classifier(retry::NotWhereShort)
             .build();
         Self {
             client: Client::from_conf(config),

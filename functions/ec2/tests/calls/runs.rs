@@ -8,7 +8,7 @@ use spillway_core::capacity::Reach;
 use spillway_core::config::CapacityKind;
 use spillway_core::plan::LaunchCall;
 
-use crate::endpoint::{answered, client, refusal, under};
+use crate::endpoint::{answered, client, client_of_three_tries, refusal, under};
 use crate::{LIMIT_MS, call, id, one, recipe, sent};
 
 #[tokio::test]
@@ -106,5 +106,22 @@ async fn a_refusal_is_a_fault_with_its_class() {
         let fault = ec2.launch(&wanted, LIMIT_MS).await.unwrap_err();
         assert_eq!((fault.kind, fault.message.as_str()), (kind, "no"), "{code}");
         assert_eq!(fault.operation, "RunInstances");
+    }
+}
+
+/// EC2 has nothing more a second later; the account has five calls, and the candidates after it are waiting.
+#[tokio::test]
+async fn a_pool_without_capacity_is_asked_once_and_a_busy_ec2_thrice() {
+    let wanted = call(recipe(CapacityKind::OnDemand, one()));
+    for (code, status, tries) in [
+        ("InsufficientInstanceCapacity", 500, 1),
+        ("InsufficientInstanceCapacity", 503, 1),
+        ("InternalError", 500, 3),
+        ("RequestLimitExceeded", 503, 3),
+    ] {
+        let (ec2, calls) = client_of_three_tries(move |_| (status, refusal(code, "no").1)).await;
+        let fault = ec2.launch(&wanted, LIMIT_MS).await.unwrap_err();
+        assert_eq!(fault.code, code);
+        assert_eq!(calls.lock().unwrap().len(), tries, "{code} with {status}");
     }
 }
