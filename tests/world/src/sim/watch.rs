@@ -1,5 +1,7 @@
 //! The invariants of DESIGN.md 8.2, each looked at where something changes that it is about, and all at the end.
 
+mod owners;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use spillway_control::record::RequestRecord;
@@ -404,6 +406,7 @@ impl World {
             self.violate(QUEUES, Vec::new(), what);
         }
         self.watch_end_of_instances();
+        self.watch_end_of_owners();
         self.watch_end_of_nodes();
     }
 
