@@ -13,6 +13,7 @@ use spillway_core::name::{InstanceId, NodeGroupName, RequestId};
 use spillway_core::pairing::LaunchKey;
 use spillway_core::plan::{Candidate, LaunchCall};
 use spillway_core::tag;
+use spillway_core::usage::Owner;
 
 use super::names::{Call, Trouble};
 use super::port::{Port, fault};
@@ -294,6 +295,7 @@ fn origin(tags: &ec2::Tags) -> Option<Origin> {
             part: tags.get(tag::PART)?.parse().ok()?,
         },
         node_group: NodeGroupName::new(tags.get(tag::NODE_GROUP)?).ok()?,
+        owner: Owner::default(),
     })
 }
 

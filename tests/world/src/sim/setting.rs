@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use spillway_core::config::{
-    CapacityKind, Limits, NodeGroup, NodeGroups, OnDemandAllocation, POLICY_VERSION,
+    CapacityKind, Limits, NodeGroup, NodeGroups, OnDemandAllocation, OwnerLimits, POLICY_VERSION,
     PartitionPolicy, Policy, Strategy, Subnet,
 };
 use spillway_core::hostlist::Hostlist;
@@ -28,7 +28,7 @@ pub(crate) const FORCED_FAULTS: usize = 3;
 const FORCED_AMONG: u64 = 60;
 
 const MINUTE_MS: u64 = 60_000;
-const CPUS: u32 = 2;
+pub(crate) const CPUS: u32 = 2;
 const TEMPLATE: &str = "lt-1";
 const TYPES: [&str; 2] = ["c7i.large", "m7i.large"];
 const ZONES: [&str; 2] = ["us-east-1a", "us-east-1b"];
@@ -199,7 +199,8 @@ fn partition(rng: &mut fastrand::Rng, name: &str) -> (PartitionName, PartitionPo
     ];
     let strategy = *pick(rng, &strategies);
     let name = PartitionName::new(name).expect("a name");
-    (name, PartitionPolicy { strategy })
+    let limits = owner_limits(&mut rng.clone(), 8);
+    (name, PartitionPolicy { strategy, limits })
 }
 
 fn forced(rng: &mut fastrand::Rng) -> BTreeSet<u64> {
@@ -227,6 +228,9 @@ fn outages(rng: &mut fastrand::Rng) -> Vec<(Service, u64, u64)> {
 fn limits(rng: &mut fastrand::Rng, count: usize) -> Limits {
     let most = u32::try_from(count).unwrap_or(u32::MAX);
     let tight = |rng: &mut fastrand::Rng| rng.f64() < 0.2;
+    // Drawn from copies, so that a seed is what it was before there were such caps.
+    let (mut of_users, mut of_accounts) =
+        (rng.clone(), fastrand::Rng::with_seed(rng.clone().u64(..)));
     Limits {
         max_nodes: if tight(rng) {
             rng.u32(1..=most)
@@ -242,6 +246,18 @@ fn limits(rng: &mut fastrand::Rng, count: usize) -> Limits {
         launches_per_hour_per_node: if tight(rng) { 2 } else { 12 },
         ec2_instances_at_once: if tight(rng) { rng.u32(4..=16) } else { 1_000 },
         ec2_instances_per_second: 2,
+        per_user: owner_limits(&mut of_users, most),
+        per_account: owner_limits(&mut of_accounts, most),
+        users: BTreeMap::new(),
+        accounts: BTreeMap::new(),
+    }
+}
+
+fn owner_limits(rng: &mut fastrand::Rng, most: u32) -> OwnerLimits {
+    let mut cap = |unit: u32| (rng.f64() < 0.2).then(|| unit * rng.u32(1..=most));
+    OwnerLimits {
+        max_nodes: cap(1),
+        max_vcpus: cap(CPUS),
     }
 }
 

@@ -176,6 +176,9 @@ impl World {
         });
         self.record_change(&old.record, &write.pairing);
         self.watch_pairing(&old.record, &write.pairing);
+        if let Some(InstanceWrite::Pair { instance_id, .. }) = &write.instance {
+            self.watch_owner(instance_id, node);
+        }
         true
     }
 

@@ -2,6 +2,7 @@
 
 mod end;
 mod launches;
+mod owners;
 
 use std::collections::{BTreeMap, BTreeSet};
 

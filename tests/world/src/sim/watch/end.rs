@@ -32,6 +32,7 @@ impl World {
             self.violate(QUEUES, Vec::new(), what);
         }
         self.watch_end_of_instances();
+        self.watch_end_of_owners();
         self.watch_end_of_nodes();
     }
 
