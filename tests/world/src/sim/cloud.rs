@@ -70,7 +70,10 @@ impl World {
         }
         self.tell(|| {
             let answer = match &answer {
-                Ok(answer) => format!("{:?}, faults {:?}", answer.instances, codes(&answer.faults)),
+                Ok(answer) => {
+                    let ids = super::words::ids(&answer.instances);
+                    format!("{ids}, faults {:?}", codes(&answer.faults))
+                }
                 Err(fault) => fault.to_string(),
             };
             let token = &call.client_token[..8];
