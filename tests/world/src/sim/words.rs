@@ -59,7 +59,7 @@ pub(crate) fn pairing(pairing: &Pairing, instance: Option<&InstanceWrite>) -> St
         Some(due) => {
             let what = match &due.action {
                 DueAction::Address { address } => format!("its address {address}"),
-                DueAction::Fail { reason } => format!("that it fails ({reason})"),
+                DueAction::Fail { reason, .. } => format!("that it fails ({reason})"),
             };
             let (number, attempt) = (due.number, due.attempt);
             format!("; Slurm is to be told {what}, update {number} attempt {attempt}")
@@ -145,6 +145,6 @@ fn report(body: &ReportBody) -> String {
 pub(crate) fn update(action: &UpdateAction) -> String {
     match action {
         UpdateAction::Address { addresses } => format!("{addresses:?}"),
-        UpdateAction::Fail { reason } => format!("fail ({reason})"),
+        UpdateAction::Fail { reason, .. } => format!("fail ({reason})"),
     }
 }
