@@ -42,7 +42,12 @@ fn close(
         reach,
         candidate,
     };
-    capacity.close(&scope, "InsufficientInstanceCapacity", now_ms);
+    capacity.close(
+        &scope,
+        "InsufficientInstanceCapacity",
+        FIRST_REST_MS,
+        now_ms,
+    );
 }
 
 /// For how many minutes the pool rests from `now_ms` on.
@@ -217,10 +222,16 @@ fn when_a_group_may_be_tried_again_and_why_not_before() {
         reach: Reach::Pool,
         candidate,
     };
-    capacity.close(&scope(Reserved, &a), "ReservationCapacityExceeded", NOW_MS);
+    capacity.close(
+        &scope(Reserved, &a),
+        "ReservationCapacityExceeded",
+        FIRST_REST_MS,
+        NOW_MS,
+    );
     capacity.close(
         &scope(OnDemand, &a),
         "InsufficientInstanceCapacity",
+        FIRST_REST_MS,
         NOW_MS + 1_500,
     );
     assert_eq!(
@@ -231,6 +242,7 @@ fn when_a_group_may_be_tried_again_and_why_not_before() {
     capacity.close(
         &scope(OnDemand, &b),
         "InsufficientInstanceCapacity",
+        FIRST_REST_MS,
         NOW_MS + 2_500,
     );
     let words = |seconds| {

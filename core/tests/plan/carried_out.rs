@@ -136,7 +136,7 @@ proptest! {
         let rests: Vec<Candidate> = rests.into_iter().map(|pool| candidate(pools[pool].0, pools[pool].1)).collect();
         for candidate in &rests {
             let scope = Scope { capacity: OnDemand, reach: Reach::Pool, candidate };
-            capacity.close(&scope, "InsufficientInstanceCapacity", NOW_MS);
+            capacity.close(&scope, "InsufficientInstanceCapacity", spillway_core::capacity::FIRST_REST_MS, NOW_MS);
         }
         let wanted = set(&chunk.nodes);
         let Outcome { attempts, .. } = carry_out(&chunk, &recipes, &wanted, &capacity, &grants)?;

@@ -198,7 +198,12 @@ fn pools_that_rest_are_not_asked() {
             reach,
             candidate: &candidate,
         };
-        capacity.close(&scope, "InsufficientInstanceCapacity", NOW_MS);
+        capacity.close(
+            &scope,
+            "InsufficientInstanceCapacity",
+            spillway_core::capacity::FIRST_REST_MS,
+            NOW_MS,
+        );
         let next = next_attempt(&jobs, &recipes, 0, &set("n[1-2]"), 0, &capacity, NOW_MS)?;
         let pools = next
             .candidates
