@@ -4,6 +4,7 @@
 //! comes second finds what the first one has done.
 
 mod apply;
+mod besides;
 mod judge;
 mod ledger;
 mod memory;

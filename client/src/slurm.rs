@@ -1,7 +1,9 @@
 //! slurmctld, asked and told through Slurm's own commands.
 
+mod admin_comment;
 mod command;
 pub mod conf;
+mod cool_off;
 mod node_row;
 
 use std::collections::HashMap;
@@ -13,6 +15,7 @@ use spillway_core::envelope::MAX_REASON_CHARS;
 use spillway_core::name::{JobId, NodeName};
 
 pub use command::SlurmError;
+pub use cool_off::Rest;
 pub use node_row::NodeRow;
 
 use crate::jobs_file;
@@ -55,14 +58,16 @@ impl Slurm {
     /// those that are powered down, also from root and with `--all` (seen on 22.05.8): a node that is
     /// not here is powered down.
     pub async fn cloud_nodes(&self) -> Result<Vec<NodeRow>, SlurmError> {
+        let nodes = self.nodes().await?;
+        Ok(nodes.into_iter().filter(NodeRow::is_cloud).collect())
+    }
+
+    /// All nodes that slurmctld shows, on-premises ones too.
+    async fn nodes(&self) -> Result<Vec<NodeRow>, SlurmError> {
         let text = self
             .run("scontrol", &["show", "nodes", "--oneliner", "--all"])
             .await?;
-        Ok(text
-            .lines()
-            .filter_map(NodeRow::parse)
-            .filter(NodeRow::is_cloud)
-            .collect())
+        Ok(text.lines().filter_map(NodeRow::parse).collect())
     }
 
     /// Sets `NodeAddr` of at most [`UPDATE_BATCH`] nodes, which must be sorted: up to 22.05.7 slurmctld

@@ -10,8 +10,10 @@ use spillway_core::name::NodeName;
 use tracing::{debug, info, warn};
 
 use super::Receiver;
+use super::besides::Besides;
 use super::judge::{NodeUpdate, Verdict, judge};
 use super::ledger::LedgerError;
+use crate::clock::now_ms;
 use crate::crash::{self, CrashPoint};
 use crate::nodes;
 use crate::slurm::{NodeRow, SlurmError, UPDATE_BATCH};
@@ -53,6 +55,7 @@ pub async fn apply(
         .map(targets)
         .collect::<Result<_, _>>()?;
     let mut results = Vec::new();
+    let mut besides = Besides::default();
     for (update, targets) in envelope.updates.iter().zip(targets) {
         let outcomes = apply_update(receiver, update, targets, rows).await;
         // Also after trouble: what slurmctld has taken must be known.
@@ -65,7 +68,10 @@ pub async fn apply(
             nodes::sort(&mut names);
             let nodes = hostlist::fold(&names);
             let outcome = match kind {
-                APPLIED => UpdateOutcome::Applied,
+                APPLIED => {
+                    besides.gather(update);
+                    UpdateOutcome::Applied
+                }
                 STALE => UpdateOutcome::Stale { reason },
                 _ => UpdateOutcome::Refused { reason },
             };
@@ -89,6 +95,7 @@ pub async fn apply(
             });
         }
     }
+    besides.tell(&receiver.slurm, now_ms()).await;
     Ok(results)
 }
 

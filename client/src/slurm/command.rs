@@ -57,6 +57,8 @@ pub async fn run(
     command
         .args(arguments)
         .env("LC_ALL", "C")
+        // Times are printed as Unix seconds, whatever the time zone (seen on 22.05.8, 24.11.5, 26.05.5).
+        .env("SLURM_TIME_FORMAT", "%s")
         .stdin(Stdio::null())
         .kill_on_drop(true);
     if let Some(conf) = conf {

@@ -50,6 +50,17 @@ impl NodeRow {
     pub fn is_let_go(&self) -> bool {
         self.has("POWERED_DOWN") || self.has("POWERING_DOWN")
     }
+
+    /// Whether it is let go, or about to be, and no job waits for it. A node told to power down shows
+    /// `POWER_DOWN` first, for seconds on 24.11 and 26.05; one that is to come back shows `POWER_UP` or its job
+    /// while it still is `POWERED_DOWN`.
+    pub fn is_at_rest(&self) -> bool {
+        let leaves = self.is_let_go() || self.has("POWER_DOWN");
+        let is_wanted = ["ALLOCATED", "MIXED", "POWER_UP"]
+            .iter()
+            .any(|flag| self.has(flag));
+        leaves && !is_wanted
+    }
 }
 
 #[cfg(test)]
@@ -64,6 +75,29 @@ mod tests {
         assert_eq!(row.address, "127.0.0.5");
         assert!(row.is_cloud() && row.is_powering_up() && !row.is_let_go());
         assert!(!row.has("POWERING") && !row.has("DOWN"));
+    }
+
+    #[test]
+    fn at_rest_is_what_leaves_and_nobody_wants() {
+        for (state, is_at_rest) in [
+            ("IDLE+CLOUD+POWERED_DOWN", true),
+            ("DOWN+CLOUD+POWERED_DOWN", true),
+            ("IDLE+CLOUD+POWERING_DOWN", true),
+            ("IDLE+CLOUD+MAINTENANCE+POWERED_DOWN+RESERVED+PLANNED", true),
+            ("IDLE+CLOUD+POWER_DOWN+NOT_RESPONDING+POWERING_UP", true),
+            ("IDLE+CLOUD+POWER_UP+POWERED_DOWN", false),
+            ("ALLOCATED+CLOUD+POWER_UP+POWERED_DOWN", false),
+            ("ALLOCATED+CLOUD+POWER_DOWN", false),
+            ("ALLOCATED+CLOUD+NOT_RESPONDING+POWERING_UP", false),
+            ("IDLE+CLOUD+NOT_RESPONDING+POWERING_UP", false),
+            ("MIXED+CLOUD", false),
+            ("IDLE+CLOUD", false),
+            ("DOWN+CLOUD", false),
+        ] {
+            let line = format!("NodeName=c1 NodeAddr=c1 State={state} ThreadsPerCore=1");
+            let row = NodeRow::parse(&line).unwrap();
+            assert_eq!(row.is_at_rest(), is_at_rest, "{state}");
+        }
     }
 
     #[test]

@@ -16,19 +16,67 @@ use spillway_core::name::{ClusterName, Generation};
 
 use crate::aws::Aws;
 
-/// `scontrol`: shows nodes that power up, and notes each update as one line, and who it is run by.
+/// `scontrol`: shows nodes that power up, or those of the file `nodes`, and notes each update as one line, and who it
+/// is run by. It keeps one reservation, lets nodes go that are told to power down, and refuses what the file
+/// `refused` says: words and a complaint on each line.
 const SCONTROL: &str = r#"#!/bin/sh
-here=${0%/*}
+here=${0%/*}/..
+look_up() {
+    if [ "$1" = reservation ]; then
+        cat $here/reservation 2>/dev/null || echo No reservations in the system
+    elif ! cat $here/nodes 2>/dev/null; then
+        for n in 0 1 2 3 4 5 6 7 8 9; do
+            echo "NodeName=cloud$n NodeAddr=cloud$n State=ALLOCATED+CLOUD+NOT_RESPONDING+POWERING_UP ThreadsPerCore=1"
+        done
+    fi
+}
+refuse() {
+    [ -f $here/refused ] || return 0
+    while IFS='|' read -r words complaint; do
+        case "$*" in *"$words"*) echo "$complaint" >&2; exit 1;; esac
+    done <$here/refused
+}
+power_down() {
+    for node in $(echo $1 | tr , ' '); do
+        sed -i "s/^\(NodeName=$node .*State=\)[^ ]*/\1IDLE+CLOUD+POWER_DOWN/" $here/nodes
+    done
+}
+reserve() {
+    for word; do
+        case "$word" in
+        ReservationName=*) name=$word;;
+        Nodes=*) nodes=$word;;
+        EndTime=now+*) left=${word#EndTime=now+};;
+        esac
+    done
+    end=$(($(date +%s) + ${left%seconds}))
+    echo "$name StartTime=1 EndTime=$end Duration=1 $nodes NodeCnt=1 State=ACTIVE" >$here/reservation
+}
 case "$1" in
 --version) echo slurm 22.05.8;;
-show) for n in 0 1 2 3 4 5 6 7 8 9; do
-        echo "NodeName=cloud$n NodeAddr=cloud$n State=ALLOCATED+CLOUD+NOT_RESPONDING+POWERING_UP ThreadsPerCore=1"
-      done;;
-update) shift
-        # Slow, so that two at once would meet.
-        sleep 0.2
-        echo "$*" >>$here/../told/lines
-        { id -u; id -g; id -G; grep Cap /proc/self/status; } >$here/../told/who;;
+show) look_up $2;;
+create|update)
+    [ $1 = create ] || shift
+    # Slow, so that two at once would meet.
+    sleep 0.2
+    refuse "$*"
+    case "$*" in
+    *ReservationName=*) reserve "$@";;
+    *POWER_DOWN_FORCE*) [ ! -f $here/nodes ] || power_down ${1#NodeName=};;
+    esac
+    echo "$*" >>$here/told/lines
+    { id -u; id -g; id -G; grep Cap /proc/self/status; } >$here/told/who;;
+esac
+"#;
+
+/// `squeue`: what the file `jobs` holds; without it no job is known.
+const SQUEUE: &str = r#"#!/bin/sh
+here=${0%/*}/..
+case "$*" in
+*--jobs=*) echo "$*" >>$here/told/squeue
+    cat $here/jobs 2>/dev/null && exit
+    echo slurm_load_jobs error: Invalid job id specified >&2
+    exit 1;;
 esac
 "#;
 
@@ -93,7 +141,7 @@ impl HeadNode {
         for directory in ["bin", "told", "spool"] {
             fs::create_dir(head.path(directory)).unwrap();
         }
-        for (name, text) in [("scontrol", SCONTROL), ("squeue", "#!/bin/sh\n")] {
+        for (name, text) in [("scontrol", SCONTROL), ("squeue", SQUEUE)] {
             let path = head.path("bin").join(name);
             fs::write(&path, text).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();

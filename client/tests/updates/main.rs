@@ -2,6 +2,7 @@
 //! apply` and as the operator's command, with SQS and SSM in memory and a `scontrol` that notes what it is told.
 
 mod aws;
+mod besides;
 mod head;
 mod keys;
 

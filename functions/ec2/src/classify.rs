@@ -7,88 +7,87 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::display::DisplayErrorContext;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
-use spillway_control::fault::{Fault, FaultKind};
+use spillway_control::fault::Fault;
+use spillway_control::fault::FaultKind::{
+    self, Conflict, Denied, Invalid, NotFound, Throttled, Transient, Unfulfillable,
+};
+use spillway_core::capacity::Reach;
+
+/// One type in one zone has not enough.
+const POOL: FaultKind = Unfulfillable(Reach::Pool);
+/// A quota of the type's family, which holds in every zone.
+const TYPE: FaultKind = Unfulfillable(Reach::Type);
+/// One subnet has no addresses left, whatever the type.
+const SUBNET: FaultKind = Unfulfillable(Reach::Subnet);
+/// Nothing more is to be had of the capacity kind, whatever the type and the zone.
+const KIND: FaultKind = Unfulfillable(Reach::Kind);
 
 /// EC2's codes (EC2 API reference, "Error codes"; CreateFleet's own errors). What is not here is judged by
 /// its HTTP status.
 const KINDS: &[(&str, FaultKind)] = &[
-    ("RequestLimitExceeded", FaultKind::Throttled),
-    ("Throttling", FaultKind::Throttled),
-    ("ThrottlingException", FaultKind::Throttled),
-    ("EC2ThrottledException", FaultKind::Throttled),
-    ("InternalError", FaultKind::Transient),
-    ("InternalFailure", FaultKind::Transient),
-    ("Unavailable", FaultKind::Transient),
-    ("ServiceUnavailable", FaultKind::Transient),
-    ("ServerInternal", FaultKind::Transient),
-    ("RequestTimeout", FaultKind::Transient),
-    ("RequestExpired", FaultKind::Transient),
-    ("ExpiredToken", FaultKind::Transient),
-    ("InsufficientInstanceCapacity", FaultKind::Unfulfillable),
-    ("InsufficientHostCapacity", FaultKind::Unfulfillable),
-    ("InsufficientCapacityOnHost", FaultKind::Unfulfillable),
-    ("InsufficientCapacity", FaultKind::Unfulfillable),
-    (
-        "InsufficientReservedInstanceCapacity",
-        FaultKind::Unfulfillable,
-    ),
-    (
-        "InsufficientFreeAddressesInSubnet",
-        FaultKind::Unfulfillable,
-    ),
-    ("ReservationCapacityExceeded", FaultKind::Unfulfillable),
-    ("UnfulfillableCapacity", FaultKind::Unfulfillable),
+    ("RequestLimitExceeded", Throttled),
+    ("Throttling", Throttled),
+    ("ThrottlingException", Throttled),
+    ("EC2ThrottledException", Throttled),
+    ("InternalError", Transient),
+    ("InternalFailure", Transient),
+    ("Unavailable", Transient),
+    ("ServiceUnavailable", Transient),
+    ("ServerInternal", Transient),
+    ("RequestTimeout", Transient),
+    ("RequestExpired", Transient),
+    ("ExpiredToken", Transient),
+    ("InsufficientInstanceCapacity", POOL),
+    ("InsufficientHostCapacity", POOL),
+    ("InsufficientCapacityOnHost", POOL),
+    ("InsufficientCapacity", POOL),
+    ("InsufficientReservedInstanceCapacity", POOL),
+    // Of EBS in the zone.
+    ("InsufficientVolumeCapacity", POOL),
+    ("UnfulfillableCapacity", POOL),
+    ("SpotMaxPriceTooLow", POOL),
     // The type is not offered in the zone.
-    ("Unsupported", FaultKind::Unfulfillable),
-    ("UnsupportedOperation", FaultKind::Unfulfillable),
+    ("Unsupported", POOL),
+    ("UnsupportedOperation", POOL),
     // "Your requested instance type is not supported in your requested Availability Zone."
-    ("InvalidFleetConfiguration", FaultKind::Unfulfillable),
-    ("InstanceLimitExceeded", FaultKind::Unfulfillable),
-    ("VcpuLimitExceeded", FaultKind::Unfulfillable),
-    ("MaxSpotInstanceCountExceeded", FaultKind::Unfulfillable),
-    ("MaxFleetCountExceeded", FaultKind::Unfulfillable),
-    ("MaxSpotFleetRequestCountExceeded", FaultKind::Unfulfillable),
-    (
-        "TargetCapacityLimitExceededException",
-        FaultKind::Unfulfillable,
-    ),
-    ("ResourceLimitExceeded", FaultKind::Unfulfillable),
-    ("SpotMaxPriceTooLow", FaultKind::Unfulfillable),
+    ("InvalidFleetConfiguration", POOL),
+    ("InstanceLimitExceeded", TYPE),
+    ("VcpuLimitExceeded", TYPE),
+    ("InsufficientFreeAddressesInSubnet", SUBNET),
+    ("ReservationCapacityExceeded", KIND),
+    ("MaxSpotInstanceCountExceeded", KIND),
+    ("MaxFleetCountExceeded", KIND),
+    ("MaxSpotFleetRequestCountExceeded", KIND),
+    ("TargetCapacityLimitExceededException", KIND),
+    ("ResourceLimitExceeded", KIND),
     // The service-linked role for spot is missing: another capacity kind may still go.
-    (
-        "AuthFailure.ServiceLinkedRoleCreationNotPermitted",
-        FaultKind::Unfulfillable,
-    ),
-    ("IdempotentParameterMismatch", FaultKind::Conflict),
-    ("IdempotentParameterMismatchException", FaultKind::Conflict),
-    ("InvalidInstanceID.NotFound", FaultKind::NotFound),
-    ("InvalidLaunchTemplateId.NotFound", FaultKind::Invalid),
-    (
-        "InvalidLaunchTemplateId.VersionNotFound",
-        FaultKind::Invalid,
-    ),
-    (
-        "InvalidLaunchTemplateName.NotFoundException",
-        FaultKind::Invalid,
-    ),
-    ("InvalidSubnetID.NotFound", FaultKind::Invalid),
-    ("InvalidGroup.NotFound", FaultKind::Invalid),
-    ("InvalidAMIID.NotFound", FaultKind::Invalid),
-    ("InvalidAMIID.Malformed", FaultKind::Invalid),
-    ("InvalidAMIID.Unavailable", FaultKind::Invalid),
-    ("InvalidParameter", FaultKind::Invalid),
-    ("InvalidParameterCombination", FaultKind::Invalid),
-    ("InvalidParameterValue", FaultKind::Invalid),
-    ("InvalidUserData.Malformed", FaultKind::Invalid),
-    ("OperationNotPermitted", FaultKind::Invalid),
-    ("UnauthorizedOperation", FaultKind::Denied),
-    ("AccessDenied", FaultKind::Denied),
-    ("AuthFailure", FaultKind::Denied),
-    ("Blocked", FaultKind::Denied),
-    ("InvalidClientTokenId", FaultKind::Denied),
-    ("OptInRequired", FaultKind::Denied),
-    ("PendingVerification", FaultKind::Denied),
-    ("SignatureDoesNotMatch", FaultKind::Denied),
+    ("AuthFailure.ServiceLinkedRoleCreationNotPermitted", KIND),
+    ("IdempotentParameterMismatch", Conflict),
+    ("IdempotentParameterMismatchException", Conflict),
+    ("InvalidInstanceID.NotFound", NotFound),
+    ("InvalidLaunchTemplateId.NotFound", Invalid),
+    ("InvalidLaunchTemplateId.VersionNotFound", Invalid),
+    ("InvalidLaunchTemplateName.NotFoundException", Invalid),
+    ("InvalidSubnetID.NotFound", Invalid),
+    ("InvalidGroup.NotFound", Invalid),
+    ("InvalidAMIID.NotFound", Invalid),
+    ("InvalidAMIID.Malformed", Invalid),
+    ("InvalidAMIID.Unavailable", Invalid),
+    // The fleet as a whole, such as two subnets in one zone.
+    ("InvalidFleetConfig", Invalid),
+    ("InvalidParameter", Invalid),
+    ("InvalidParameterCombination", Invalid),
+    ("InvalidParameterValue", Invalid),
+    ("InvalidUserData.Malformed", Invalid),
+    ("OperationNotPermitted", Invalid),
+    ("UnauthorizedOperation", Denied),
+    ("AccessDenied", Denied),
+    ("AuthFailure", Denied),
+    ("Blocked", Denied),
+    ("InvalidClientTokenId", Denied),
+    ("OptInRequired", Denied),
+    ("PendingVerification", Denied),
+    ("SignatureDoesNotMatch", Denied),
 ];
 
 /// What can be done about `code`, which came with HTTP `status` if it came as an error of the call.
@@ -97,10 +96,10 @@ pub(crate) fn kind_of(code: &str, status: Option<u16>) -> FaultKind {
         return *kind;
     }
     match status {
-        Some(429) => FaultKind::Throttled,
-        Some(500..) => FaultKind::Transient,
-        Some(403) => FaultKind::Denied,
-        _ => FaultKind::Invalid,
+        Some(429) => Throttled,
+        Some(500..) => Transient,
+        Some(403) => Denied,
+        _ => Invalid,
     }
 }
 
@@ -130,23 +129,19 @@ where
                 message,
             )
         }
-        SdkError::TimeoutError(_) => (
-            FaultKind::Transient,
-            "Timeout",
-            DisplayErrorContext(error).to_string(),
-        ),
+        SdkError::TimeoutError(_) => (Transient, "Timeout", DisplayErrorContext(error).to_string()),
         SdkError::DispatchFailure(_) => (
-            FaultKind::Transient,
+            Transient,
             "Dispatch",
             DisplayErrorContext(error).to_string(),
         ),
         SdkError::ResponseError(_) => (
-            FaultKind::Transient,
+            Transient,
             "Response",
             DisplayErrorContext(error).to_string(),
         ),
         _ => (
-            FaultKind::Invalid,
+            Invalid,
             "Construction",
             DisplayErrorContext(error).to_string(),
         ),
@@ -174,46 +169,88 @@ mod tests {
         }
     }
 
-    /// What operators of fleets have met (Karpenter's and GitHub's runners' lists among them), by what
-    /// helped.
+    /// Each code, what is done about it, and the statuses that EC2 sends it with.
+    const EXPECTED: &[(&str, FaultKind, &[u16])] = &[
+        ("RequestLimitExceeded", Throttled, &[503]),
+        ("Throttling", Throttled, &[400]),
+        ("ThrottlingException", Throttled, &[400]),
+        ("EC2ThrottledException", Throttled, &[400, 503]),
+        ("InternalError", Transient, &[500]),
+        ("InternalFailure", Transient, &[500]),
+        ("Unavailable", Transient, &[503]),
+        ("ServiceUnavailable", Transient, &[503]),
+        ("ServerInternal", Transient, &[500]),
+        ("RequestTimeout", Transient, &[400, 408]),
+        ("RequestExpired", Transient, &[400]),
+        ("ExpiredToken", Transient, &[400, 403]),
+        ("InsufficientInstanceCapacity", POOL, &[500, 503]),
+        ("InsufficientHostCapacity", POOL, &[500]),
+        ("InsufficientCapacityOnHost", POOL, &[400]),
+        ("InsufficientCapacity", POOL, &[500]),
+        ("InsufficientReservedInstanceCapacity", POOL, &[500]),
+        ("InsufficientVolumeCapacity", POOL, &[500]),
+        ("UnfulfillableCapacity", POOL, &[400, 500]),
+        ("SpotMaxPriceTooLow", POOL, &[400]),
+        ("Unsupported", POOL, &[400]),
+        ("UnsupportedOperation", POOL, &[400]),
+        ("InvalidFleetConfiguration", POOL, &[400]),
+        ("InstanceLimitExceeded", TYPE, &[400]),
+        ("VcpuLimitExceeded", TYPE, &[400]),
+        ("InsufficientFreeAddressesInSubnet", SUBNET, &[400]),
+        ("ReservationCapacityExceeded", KIND, &[400]),
+        ("MaxSpotInstanceCountExceeded", KIND, &[400]),
+        ("MaxFleetCountExceeded", KIND, &[400]),
+        ("MaxSpotFleetRequestCountExceeded", KIND, &[400]),
+        ("TargetCapacityLimitExceededException", KIND, &[400]),
+        ("ResourceLimitExceeded", KIND, &[400]),
+        (
+            "AuthFailure.ServiceLinkedRoleCreationNotPermitted",
+            KIND,
+            &[401, 403],
+        ),
+        ("IdempotentParameterMismatch", Conflict, &[400]),
+        ("IdempotentParameterMismatchException", Conflict, &[400]),
+        ("InvalidInstanceID.NotFound", NotFound, &[400]),
+        ("InvalidLaunchTemplateId.NotFound", Invalid, &[400]),
+        ("InvalidLaunchTemplateId.VersionNotFound", Invalid, &[400]),
+        (
+            "InvalidLaunchTemplateName.NotFoundException",
+            Invalid,
+            &[400],
+        ),
+        ("InvalidSubnetID.NotFound", Invalid, &[400]),
+        ("InvalidGroup.NotFound", Invalid, &[400]),
+        ("InvalidAMIID.NotFound", Invalid, &[400]),
+        ("InvalidAMIID.Malformed", Invalid, &[400]),
+        ("InvalidAMIID.Unavailable", Invalid, &[400]),
+        ("InvalidFleetConfig", Invalid, &[400]),
+        ("InvalidParameter", Invalid, &[400]),
+        ("InvalidParameterCombination", Invalid, &[400]),
+        ("InvalidParameterValue", Invalid, &[400]),
+        ("InvalidUserData.Malformed", Invalid, &[400]),
+        ("OperationNotPermitted", Invalid, &[400]),
+        ("UnauthorizedOperation", Denied, &[403]),
+        ("AccessDenied", Denied, &[403]),
+        ("AuthFailure", Denied, &[401, 403]),
+        ("Blocked", Denied, &[403]),
+        ("InvalidClientTokenId", Denied, &[401, 403]),
+        ("OptInRequired", Denied, &[403]),
+        ("PendingVerification", Denied, &[400]),
+        ("SignatureDoesNotMatch", Denied, &[403]),
+    ];
+
+    /// Throttling in a fleet's answer of status 200 is throttling.
     #[test]
-    fn every_code_met_in_practice_has_its_class() {
-        let expected = [
-            (
-                FaultKind::Unfulfillable,
-                "InsufficientInstanceCapacity InsufficientCapacityOnHost UnfulfillableCapacity Unsupported \
-                 MaxSpotInstanceCountExceeded VcpuLimitExceeded MaxFleetCountExceeded \
-                 MaxSpotFleetRequestCountExceeded TargetCapacityLimitExceededException ResourceLimitExceeded \
-                 ReservationCapacityExceeded InsufficientFreeAddressesInSubnet \
-                 AuthFailure.ServiceLinkedRoleCreationNotPermitted",
-            ),
-            (
-                FaultKind::Throttled,
-                "RequestLimitExceeded Throttling ThrottlingException EC2ThrottledException",
-            ),
-            (
-                FaultKind::Transient,
-                "InternalError Unavailable ServiceUnavailable RequestTimeout",
-            ),
-            (
-                FaultKind::Denied,
-                "UnauthorizedOperation PendingVerification",
-            ),
-            (
-                FaultKind::Invalid,
-                "InvalidLaunchTemplateName.NotFoundException InvalidLaunchTemplateId.NotFound \
-                 InvalidAMIID.NotFound InvalidAMIID.Malformed InvalidParameterValue InvalidUserData.Malformed",
-            ),
-            (FaultKind::Conflict, "IdempotentParameterMismatch"),
-            (FaultKind::NotFound, "InvalidInstanceID.NotFound"),
-        ];
-        for (kind, codes) in expected {
-            for code in codes.split_whitespace() {
-                // EC2 sends most of them with 400, throttling and capacity with 503 or 500 as well.
-                for status in [None, Some(400), Some(503)] {
-                    assert_eq!(kind_of(code, status), kind, "{code} with {status:?}");
-                }
+    fn every_code_has_its_class_with_each_status_and_in_a_fleets_answer() {
+        let listed: Vec<&str> = KINDS.iter().map(|(code, _)| *code).collect();
+        let expected: Vec<&str> = EXPECTED.iter().map(|(code, ..)| *code).collect();
+        assert_eq!(listed, expected);
+        for (code, kind, statuses) in EXPECTED {
+            for status in *statuses {
+                assert_eq!(kind_of(code, Some(*status)), *kind, "{code} with {status}");
             }
+            let in_answer = fault_in_answer("CreateFleet", code, "");
+            assert_eq!(in_answer.kind, *kind, "{code} in an answer");
         }
     }
 

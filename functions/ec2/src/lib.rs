@@ -3,7 +3,9 @@
 
 mod classify;
 mod describe;
+mod fleet;
 mod launch;
+mod retry;
 mod terminate;
 
 use std::collections::BTreeMap;
@@ -45,6 +47,7 @@ impl Ec2Client {
         );
         let config = aws_sdk_ec2::config::Builder::from(config)
             .timeout_config(timeouts.build())
+            .retry_classifier(retry::NotWhereShort)
             .build();
         Self {
             client: Client::from_conf(config),
@@ -55,9 +58,9 @@ impl Ec2Client {
 impl Ec2 for Ec2Client {
     async fn launch(&self, call: &LaunchCall, limit_ms: u64) -> Result<LaunchAnswer, Fault> {
         let limit = CALL_TIMEOUT.min(Duration::from_millis(limit_ms));
-        match call.recipe.candidates.as_slice() {
-            [only] => self.run_instances(call, only, limit).await,
-            candidates => self.create_fleet(call, candidates, limit).await,
+        match call.only_candidate() {
+            Some(only) => self.run_instances(call, only, limit).await,
+            None => self.create_fleet(call, limit).await,
         }
     }
 

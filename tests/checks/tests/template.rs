@@ -189,11 +189,12 @@ fn every_queue_has_a_dead_letter_queue_an_alarm_and_speaks_tls_only() -> Result<
     Ok(())
 }
 
-/// What the caps refuse and what the policy does not name is a site's mistake or somebody's attempt.
+/// What the caps refuse and what the policy does not name is a site's mistake or somebody's attempt; a protected group needs
+/// somebody to look at its image.
 #[test]
 fn refusals_have_alarms() -> Result<()> {
     let template = Template::read()?;
-    for metric in ["NodesOverLimit", "NodesUnknown"] {
+    for metric in ["NodesOverLimit", "NodesUnknown", "GroupsProtected"] {
         let alarm = template
             .of_type(ALARM)
             .find(|(_, alarm)| alarm["MetricName"] == metric);

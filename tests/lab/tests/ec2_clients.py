@@ -208,6 +208,18 @@ def fleet_request(total, kind="on-demand", **more):
     } | more
 
 
+def throttled_fleet(ec2):
+    """Few tokens are left in the bucket of launched instances: a fleet of 200 is throttled in the middle."""
+    answer = ec2.create_fleet(**fleet_request(200))
+    assert answer["ResponseMetadata"]["HTTPStatusCode"] == 200
+    [launched] = [len(i["InstanceIds"]) for i in answer["Instances"]]
+    assert 3 <= launched < 200, "two tokens come back each second"
+    assert {e["ErrorCode"] for e in answer["Errors"]} == {"RequestLimitExceeded"}, answer
+    assert all(e["Lifecycle"] == "on-demand" for e in answer["Errors"]), answer
+    # RunInstances draws on the same bucket; 900 tokens would be minutes away.
+    refused("RequestLimitExceeded", run, ec2=ec2, count=900)
+
+
 def fleet(ec2):
     """A fleet over four pools: us-east-1a has three c7i.large, us-east-1b none, the rest is unlimited."""
     tags = [{"ResourceType": "instance", "Tags": [{"Key": "request", "Value": "r1"}]}]
@@ -249,6 +261,27 @@ def fleet(ec2):
     refused("InvalidParameterValue", ec2.create_fleet, **(fleet_request(1) | {"Type": "maintain"}))
     refused("InvalidParameterCombination", ec2.create_fleet, **fleet_request(1, OnDemandOptions={"MinTargetCapacity": 1}))
     refused("DryRunOperation", ec2.create_fleet, **fleet_request(1, DryRun=True))
+    too_many = {"SingleInstanceType": True, "MinTargetCapacity": 1001}
+    refused("InvalidParameterValue", ec2.create_fleet, **fleet_request(1, OnDemandOptions=too_many))
+
+    # The gang of one zone that fits, and errors that name the zone because the override does.
+    zones = {SUBNET_A: "us-east-1a", SUBNET_B: "us-east-1b"}
+    request = fleet_request(4, OnDemandOptions={"SingleAvailabilityZone": True, "MinTargetCapacity": 4})
+    for over in request["LaunchTemplateConfigs"][0]["Overrides"]:
+        over["AvailabilityZone"] = zones[over["SubnetId"]]
+    answer = ec2.create_fleet(**request)
+    assert [(i["AvailabilityZone"], len(i["InstanceIds"])) for i in answer["Instances"]] == [("us-east-1a", 4)], answer
+    assert answer["Errors"][0]["LaunchTemplateAndOverrides"]["Overrides"] == {
+        "InstanceType": "c7i.large", "SubnetId": SUBNET_A, "AvailabilityZone": "us-east-1a",
+    }, answer
+
+    # An m7i.large costs 0.1008 dollars an hour on demand: two of three are within the price.
+    dear = {"AllocationStrategy": "lowest-price", "MaxTotalPrice": "0.25",
+            "CapacityReservationOptions": {"UsageStrategy": "use-capacity-reservations-first"}}
+    answer = ec2.create_fleet(**fleet_request(3, OnDemandOptions=dear))
+    got = [(i["InstanceType"], len(i["InstanceIds"])) for i in answer["Instances"]]
+    assert got == [("m7i.large", 2)] and "UnfulfillableCapacity" in {e["ErrorCode"] for e in answer["Errors"]}, answer
+    refused("InvalidParameterValue", ec2.create_fleet, **fleet_request(1, OnDemandOptions={"MaxTotalPrice": "low"}))
 
 
 def surroundings(ec2):
@@ -311,5 +344,5 @@ if __name__ == "__main__":
         aws_secret_access_key="secret",
         config=Config(retries={"max_attempts": 0}, proxies={}),
     )
-    cases = [life, search, refusals, fleet, surroundings, limits]
+    cases = [life, search, refusals, fleet, throttled_fleet, surroundings, limits]
     next(c for c in cases if c.__name__ == case)(client)

@@ -219,6 +219,19 @@ async fn boto3_launches_fleets() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn boto3_reads_a_fleet_that_was_throttled_in_the_middle() {
+    let served = serve(Settings {
+        throttling: true,
+        ..quick()
+    })
+    .await;
+    served
+        .api
+        .with(|ec2, now_ms| ec2.leave_launch_tokens(now_ms, 3));
+    boto3("throttled_fleet", &served.endpoint).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn boto3_reads_what_surrounds_instances() {
     let served = serve(quick()).await;
     boto3("surroundings", &served.endpoint).await;

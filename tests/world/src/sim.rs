@@ -14,6 +14,7 @@ mod executor;
 mod functions;
 mod machine;
 mod names;
+mod outside;
 mod port;
 mod queue;
 mod run;

@@ -7,7 +7,7 @@ use spillway_core::config::{DEFAULT_LAUNCHES_PER_HOUR_PER_NODE, Policy};
 use spillway_core::hostlist::{self, Hostlist};
 use spillway_core::message::{JoinDeadline, ReportBody, ResumeRequest};
 use spillway_core::name::NodeName;
-use spillway_core::pairing::{DueAction, Event, LaunchKey, Verdict};
+use spillway_core::pairing::{DueAction, Event, LaunchKey, PairingState, Verdict};
 use spillway_core::plan::{self, LaunchPlan, Refused};
 use spillway_core::usage::{OVER_LIMIT, Reservation};
 use tracing::{info, warn};
@@ -27,6 +27,9 @@ const MAX_JOB_NAMES: usize = 4 * MAX_NAMES;
 
 /// How many nodes one join timer names.
 const MAX_TIMER_NODES: usize = 2_000;
+
+/// By how much the clocks of functions may differ.
+const CLOCKS_DIFFER_MS: u64 = 1_000;
 
 /// Puts the resume to each node's pairing and plans the launch of those that need an instance.
 pub(super) async fn accept<T: Table, Q: Queues, C: Clock>(
@@ -60,6 +63,15 @@ pub(super) async fn accept<T: Table, Q: Queues, C: Clock>(
     });
     let mut applied = apply(control, events.collect()).await?;
     applied.sort_by(|a, b| a.node.cmp(&b.node));
+    let late_ms = control.clock.now_ms() + CLOCKS_DIFFER_MS;
+    let late = names(&applied, |applied| is_due_by(applied, late_ms));
+    set_join_timers(
+        control,
+        request,
+        policy.as_ref(),
+        &late.into_iter().collect(),
+    )
+    .await?;
     ask_termination(control, released(&applied)).await?;
     let to_launch = names(&applied, |applied| applied.transition.launch);
     let stale = names(&applied, |applied| {
@@ -138,6 +150,16 @@ async fn to_accept<T: Table, Q: Queues, C: Clock>(
     );
     accepted.extend(others.into_iter().take(told));
     Ok(accepted)
+}
+
+/// Whether the node is waited for, and its deadline is there by `at_ms`: the timer that was set before the node was
+/// accepted may have come already, and found nothing to fail.
+fn is_due_by(applied: &Applied, at_ms: u64) -> bool {
+    match applied.transition.next.state {
+        PairingState::Requested { deadline_ms, .. }
+        | PairingState::Launched { deadline_ms, .. } => deadline_ms <= at_ms,
+        PairingState::Free | PairingState::Ready { .. } => false,
+    }
 }
 
 /// Whether the resume was accepted and the node failed at once.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use aws_config::BehaviorVersion;
 use aws_config::retry::RetryConfig;
@@ -17,8 +18,24 @@ pub type Call = BTreeMap<String, String>;
 /// The calls made so far.
 pub type Calls = Arc<Mutex<Vec<Call>>>;
 
-/// A client whose calls are written down and answered by `answer`: HTTP status and XML.
+/// A client whose calls are written down and answered by `answer`: HTTP status and XML. It tries once.
 pub async fn client(
+    answer: impl Fn(&Call) -> (u16, String) + Send + Sync + 'static,
+) -> (Ec2Client, Calls) {
+    client_with(RetryConfig::disabled(), answer).await
+}
+
+/// The same with three tries, as the functions have them, but without the wait between.
+pub async fn client_of_three_tries(
+    answer: impl Fn(&Call) -> (u16, String) + Send + Sync + 'static,
+) -> (Ec2Client, Calls) {
+    let retries = RetryConfig::standard().with_max_attempts(3);
+    let quick = retries.with_initial_backoff(Duration::from_millis(1));
+    client_with(quick, answer).await
+}
+
+async fn client_with(
+    retries: RetryConfig,
     answer: impl Fn(&Call) -> (u16, String) + Send + Sync + 'static,
 ) -> (Ec2Client, Calls) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -35,7 +52,7 @@ pub async fn client(
         .region(Region::new("us-east-1"))
         .endpoint_url(url)
         .credentials_provider(Credentials::new("AKIDTEST", "secret", None, None, "test"))
-        .retry_config(RetryConfig::disabled())
+        .retry_config(retries)
         .load()
         .await;
     (Ec2Client::new(&config), calls)

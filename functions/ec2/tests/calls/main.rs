@@ -1,13 +1,15 @@
 //! The calls to EC2 as they go over the wire, and what is made of its answers.
 
 mod endpoint;
+mod fleets;
+mod runs;
 
 use std::collections::BTreeMap;
 
 use endpoint::{Call, answered, client, refusal, under};
 use spillway_control::fault::FaultKind;
 use spillway_control::ports::{Ec2, Terminated};
-use spillway_core::config::CapacityKind;
+use spillway_core::config::{CapacityKind, OnDemandAllocation};
 use spillway_core::name::InstanceId;
 use spillway_core::plan::{Candidate, LaunchCall, Recipe};
 
@@ -22,20 +24,29 @@ fn candidate(instance_type: &str, subnet: &str, zone: &str) -> Candidate {
     }
 }
 
-fn call(capacity: CapacityKind, candidates: Vec<Candidate>) -> LaunchCall {
+fn recipe(capacity: CapacityKind, candidates: Vec<Candidate>) -> Recipe {
+    Recipe {
+        capacity,
+        launch_template_id: "lt-0123456789abcdef0".into(),
+        launch_template_version: "7".into(),
+        on_demand_allocation: OnDemandAllocation::Prioritized,
+        max_on_demand_cents_per_hour: None,
+        candidates,
+    }
+}
+
+/// Three instances, or any number of them.
+fn call(recipe: Recipe) -> LaunchCall {
     LaunchCall {
         client_token: "token-1".into(),
         count: 3,
-        recipe: Recipe {
-            capacity,
-            launch_template_id: "lt-0123456789abcdef0".into(),
-            launch_template_version: "7".into(),
-            candidates,
-        },
+        at_least: 1,
+        recipe,
         tags: BTreeMap::from([("spillway:cluster".into(), "lab".into())]),
     }
 }
 
+/// Two types, each in another zone.
 fn two() -> Vec<Candidate> {
     vec![
         candidate("c7i.large", "subnet-a", "us-east-1a"),
@@ -45,6 +56,13 @@ fn two() -> Vec<Candidate> {
 
 fn one() -> Vec<Candidate> {
     two().drain(..1).collect()
+}
+
+/// What a launch sends.
+async fn sent(call: &LaunchCall) -> Call {
+    let (ec2, calls) = client(|_| refusal("DryRunOperation", "")).await;
+    ec2.launch(call, LIMIT_MS).await.unwrap_err();
+    calls.lock().unwrap().remove(0)
 }
 
 fn id(number: u32) -> InstanceId {
@@ -66,186 +84,6 @@ fn item(number: u32, address: &str) -> String {
 
 fn reservations(items: &str) -> String {
     format!("<reservationSet><item><instancesSet>{items}</instancesSet></item></reservationSet>")
-}
-
-async fn sent(call: &LaunchCall) -> Call {
-    let (ec2, calls) = client(|_| refusal("DryRunOperation", "")).await;
-    ec2.launch(call, LIMIT_MS).await.unwrap_err();
-    calls.lock().unwrap().remove(0)
-}
-
-#[tokio::test]
-async fn a_spot_fleet_leaves_the_choice_to_ec2() {
-    let sent = sent(&call(CapacityKind::Spot, two())).await;
-    assert_eq!(sent["Action"], "CreateFleet");
-    assert_eq!(sent["Type"], "instant");
-    assert_eq!(sent["ClientToken"], "token-1");
-    assert_eq!(
-        under(&sent, "TargetCapacitySpecification."),
-        BTreeMap::from([
-            ("TotalTargetCapacity", "3"),
-            ("DefaultTargetCapacityType", "spot")
-        ])
-    );
-    assert_eq!(
-        under(&sent, "SpotOptions."),
-        BTreeMap::from([
-            ("AllocationStrategy", "price-capacity-optimized"),
-            ("InstanceInterruptionBehavior", "terminate")
-        ])
-    );
-    assert_eq!(
-        under(&sent, "LaunchTemplateConfigs.1."),
-        BTreeMap::from([
-            (
-                "LaunchTemplateSpecification.LaunchTemplateId",
-                "lt-0123456789abcdef0"
-            ),
-            ("LaunchTemplateSpecification.Version", "7"),
-            ("Overrides.1.InstanceType", "c7i.large"),
-            ("Overrides.1.SubnetId", "subnet-a"),
-            ("Overrides.1.AvailabilityZone", "us-east-1a"),
-            ("Overrides.2.InstanceType", "c6i.large"),
-            ("Overrides.2.SubnetId", "subnet-b"),
-            ("Overrides.2.AvailabilityZone", "us-east-1b"),
-        ])
-    );
-    assert_eq!(
-        under(&sent, "TagSpecification."),
-        BTreeMap::from([
-            ("1.ResourceType", "instance"),
-            ("1.Tag.1.Key", "spillway:cluster"),
-            ("1.Tag.1.Value", "lab"),
-            ("2.ResourceType", "fleet"),
-            ("2.Tag.1.Key", "spillway:cluster"),
-            ("2.Tag.1.Value", "lab"),
-        ])
-    );
-}
-
-#[tokio::test]
-async fn an_on_demand_fleet_keeps_the_order_of_the_candidates() {
-    for (capacity, options) in [
-        (
-            CapacityKind::OnDemand,
-            vec![("AllocationStrategy", "prioritized")],
-        ),
-        (
-            CapacityKind::Reserved,
-            vec![
-                ("AllocationStrategy", "prioritized"),
-                (
-                    "CapacityReservationOptions.UsageStrategy",
-                    "use-capacity-reservations-first",
-                ),
-            ],
-        ),
-    ] {
-        let sent = sent(&call(capacity, two())).await;
-        assert_eq!(
-            sent["TargetCapacitySpecification.DefaultTargetCapacityType"],
-            "on-demand"
-        );
-        assert_eq!(
-            under(&sent, "OnDemandOptions."),
-            options.into_iter().collect()
-        );
-        let priority = |n: u32| {
-            sent[&format!("LaunchTemplateConfigs.1.Overrides.{n}.Priority")]
-                .parse::<f64>()
-                .unwrap()
-        };
-        assert!(priority(1) < priority(2));
-    }
-}
-
-#[tokio::test]
-async fn one_candidate_is_launched_by_run_instances() {
-    let sent = sent(&call(CapacityKind::Spot, one())).await;
-    assert_eq!(sent["Action"], "RunInstances");
-    assert_eq!(
-        (sent["MinCount"].as_str(), sent["MaxCount"].as_str()),
-        ("1", "3")
-    );
-    assert_eq!(sent["ClientToken"], "token-1");
-    assert_eq!(
-        (sent["InstanceType"].as_str(), sent["SubnetId"].as_str()),
-        ("c7i.large", "subnet-a")
-    );
-    assert_eq!(
-        under(&sent, "LaunchTemplate."),
-        BTreeMap::from([
-            ("LaunchTemplateId", "lt-0123456789abcdef0"),
-            ("Version", "7")
-        ])
-    );
-    assert_eq!(
-        under(&sent, "InstanceMarketOptions."),
-        BTreeMap::from([
-            ("MarketType", "spot"),
-            ("SpotOptions.SpotInstanceType", "one-time"),
-            ("SpotOptions.InstanceInterruptionBehavior", "terminate"),
-        ])
-    );
-    let tagged: Vec<&str> = (1..=3)
-        .map(|n| sent[&format!("TagSpecification.{n}.ResourceType")].as_str())
-        .collect();
-    assert_eq!(tagged, ["instance", "volume", "network-interface"]);
-    let on_demand = self::sent(&call(CapacityKind::OnDemand, one())).await;
-    assert!(under(&on_demand, "InstanceMarketOptions").is_empty());
-}
-
-#[tokio::test]
-async fn a_fleet_that_launched_too_few_says_why_once_a_code() {
-    let error = |code: &str| {
-        format!("<item><errorCode>{code}</errorCode><errorMessage>of {code}</errorMessage></item>")
-    };
-    let shortage = error("InsufficientInstanceCapacity").repeat(2) + &error("RequestLimitExceeded");
-    let content = format!(
-        "<fleetId>fleet-1</fleetId><errorSet>{shortage}</errorSet><fleetInstanceSet>\
-         <item><instanceIds><item>{}</item><item>{}</item></instanceIds></item></fleetInstanceSet>",
-        id(1),
-        id(2)
-    );
-    let (ec2, _) = client(move |_| answered("CreateFleet", &content)).await;
-    let answer = ec2
-        .launch(&call(CapacityKind::Spot, two()), LIMIT_MS)
-        .await
-        .unwrap();
-    assert_eq!(answer.instances, [id(1), id(2)]);
-    let faults: Vec<_> = answer
-        .faults
-        .iter()
-        .map(|f| (f.code.as_str(), f.kind, f.message.as_str()))
-        .collect();
-    assert_eq!(
-        faults,
-        [
-            (
-                "InsufficientInstanceCapacity",
-                FaultKind::Unfulfillable,
-                "of InsufficientInstanceCapacity"
-            ),
-            (
-                "RequestLimitExceeded",
-                FaultKind::Throttled,
-                "of RequestLimitExceeded"
-            ),
-        ]
-    );
-}
-
-#[tokio::test]
-async fn a_token_used_for_another_call_is_a_conflict() {
-    let (ec2, _) = client(|_| refusal("IdempotentParameterMismatch", "differs")).await;
-    let fault = ec2
-        .launch(&call(CapacityKind::OnDemand, one()), LIMIT_MS)
-        .await
-        .unwrap_err();
-    assert_eq!(
-        (fault.kind, fault.message.as_str()),
-        (FaultKind::Conflict, "differs")
-    );
 }
 
 #[tokio::test]
@@ -298,6 +136,27 @@ async fn all_pages_are_read() {
     let calls = calls.lock().unwrap();
     assert_eq!(calls[0]["Filter.1.Name"], "tag:spillway:request");
     assert_eq!(calls[0]["Filter.1.Value.1"], "r-1");
+}
+
+/// A burst's tag search is one call: throttling would make it minutes.
+#[tokio::test]
+async fn a_thousand_instances_are_found_in_one_call() {
+    let (ec2, calls) = client(|_| {
+        let items: String = (1..=1_000).map(|n| item(n, "10.0.16.4")).collect();
+        answered("DescribeInstances", &reservations(&items))
+    })
+    .await;
+    let tags = BTreeMap::from([
+        ("spillway:attempt".to_owned(), "1".to_owned()),
+        ("spillway:request".to_owned(), "r-1".to_owned()),
+    ]);
+    assert_eq!(ec2.find(&tags).await.unwrap().len(), 1_000);
+    let calls = calls.lock().unwrap();
+    let [only] = calls.as_slice() else {
+        panic!("{} calls", calls.len())
+    };
+    assert_eq!(only["MaxResults"], "1000");
+    assert_eq!(only["Filter.2.Name"], "tag:spillway:request");
 }
 
 /// Answers as EC2 does: ids it does not know fail the call by name, protected ones without.

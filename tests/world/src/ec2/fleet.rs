@@ -231,7 +231,7 @@ impl Ec2 {
         }
         let mut best: Option<Allocation> = None;
         for group in groups(&places, options) {
-            let room = self.room(now_ms, &places);
+            let room = self.room(now_ms, &places, options)?;
             let allocation = allocate(&places, group, f64::from(target), options, kind, room);
             if best.as_ref().is_none_or(|b| allocation.units > b.units) {
                 best = Some(allocation);
@@ -332,7 +332,7 @@ impl Ec2 {
         }))
     }
 
-    fn room(&mut self, now_ms: u64, places: &[Place]) -> Room {
+    fn room(&mut self, now_ms: u64, places: &[Place], options: &FleetOptions) -> Ec2Result<Room> {
         let launch_tokens = self.launch_tokens(now_ms);
         let pools = places
             .iter()
@@ -341,11 +341,12 @@ impl Ec2 {
             let id = &p.recipe.subnet_id;
             (id.clone(), self.subnets[id].available())
         });
-        Room {
+        Ok(Room {
             pools: pools.collect(),
             addresses: addresses.collect(),
             launch_tokens,
-        }
+            microdollars: check::max_total_microdollars(options)?,
+        })
     }
 }
 

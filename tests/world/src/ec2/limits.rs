@@ -118,6 +118,18 @@ impl Ec2 {
         u32::try_from(tokens).unwrap_or(u32::MAX)
     }
 
+    /// Leaves so many tokens in the bucket of launched instances, as if others in the account had launched the rest.
+    /// A fleet that wants more is throttled in the middle. Of use while throttling is on.
+    pub fn leave_launch_tokens(&mut self, now_ms: u64, left: u32) {
+        let bucket = Bucket {
+            milli_tokens: u64::from(left).min(RUN_INSTANCES.size) * MILLI,
+            at_ms: now_ms,
+        };
+        self.limits.buckets.insert(LAUNCHED.to_owned(), bucket);
+    }
+
+    /// Takes tokens for all of `count` or refuses. That a launch which would do with fewer is refused too is the
+    /// careful reading.
     pub(super) fn take_launch_tokens(&mut self, count: u32, now_ms: u64) -> Ec2Result<()> {
         if !self.settings.throttling {
             return Ok(());

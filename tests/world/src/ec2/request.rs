@@ -200,6 +200,11 @@ pub struct FleetOptions {
     pub single_availability_zone: bool,
     /// Launch nothing at all if fewer than this can be had. At most 1000, and only with one of the two above.
     pub min_target_capacity: Option<u32>,
+    /// The most that all instances together may cost, in dollars an hour, as text. What would exceed it is not
+    /// launched.
+    pub max_total_price: Option<String>,
+    /// On-demand only: unused capacity reservations first. The model's account has none, so it is all the same.
+    pub capacity_reservations_first: bool,
     /// Spot only: what an interruption does.
     pub interruption_behavior: Option<String>,
 }

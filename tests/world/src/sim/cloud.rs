@@ -1,5 +1,7 @@
 //! EC2 behind its port: calls are mapped to the model as the adapter maps them to the SDK (`functions/ec2`).
 
+mod requests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -7,7 +9,6 @@ use spillway_control::fault::{Fault, FaultKind};
 use spillway_control::ports::{Ec2, InstanceSeen, Terminated};
 use spillway_control::record::{LaunchAnswer, Origin, Shortage};
 use spillway_core::capacity::Reach;
-use spillway_core::config::CapacityKind;
 use spillway_core::name::{InstanceId, NodeGroupName, RequestId};
 use spillway_core::pairing::LaunchKey;
 use spillway_core::plan::{Candidate, LaunchCall};
@@ -87,7 +88,7 @@ impl World {
         let mut before = Vec::new();
         for candidate in &call.recipe.candidates {
             let pool = ec2::Pool {
-                kind: kind(call.recipe.capacity),
+                kind: requests::kind(call.recipe.capacity),
                 instance_type: candidate.instance_type.clone(),
                 availability_zone: candidate.zone.clone(),
             };
@@ -207,18 +208,11 @@ fn throttled_inside(answer: LaunchAnswer) -> LaunchAnswer {
     }
 }
 
-fn kind(capacity: CapacityKind) -> ec2::CapacityKind {
-    match capacity {
-        CapacityKind::Spot => ec2::CapacityKind::Spot,
-        CapacityKind::OnDemand | CapacityKind::Reserved => ec2::CapacityKind::OnDemand,
-    }
-}
-
 fn launch_in(ec2: &mut ec2::Ec2, now_ms: u64, call: &LaunchCall) -> Result<LaunchAnswer, Fault> {
     let Some(only) = call.only_candidate() else {
         return launch_fleet(ec2, now_ms, call);
     };
-    let answer = ec2.run_instances(now_ms, &run_instances(call, only));
+    let answer = ec2.run_instances(now_ms, &requests::run_instances(call, only));
     let answer = answer.map_err(|error| refusal(Call::Launch, &error))?;
     let ids = answer.instances.into_iter().map(|i| i.instance_id);
     Ok(LaunchAnswer {
@@ -229,7 +223,7 @@ fn launch_in(ec2: &mut ec2::Ec2, now_ms: u64, call: &LaunchCall) -> Result<Launc
 }
 
 fn launch_fleet(ec2: &mut ec2::Ec2, now_ms: u64, call: &LaunchCall) -> Result<LaunchAnswer, Fault> {
-    let answer = ec2.create_fleet(now_ms, &create_fleet(call));
+    let answer = ec2.create_fleet(now_ms, &requests::create_fleet(call));
     let fleet = answer.map_err(|error| refusal(Call::Launch, &error))?;
     let launched: BTreeSet<Candidate> = fleet
         .instances
@@ -257,83 +251,6 @@ fn candidate_of(over: &ec2::FleetOverride) -> Option<Candidate> {
         subnet_id: over.subnet_id.clone()?,
         zone: over.availability_zone.clone()?,
     })
-}
-
-fn template(call: &LaunchCall) -> ec2::LaunchTemplateSpecification {
-    ec2::LaunchTemplateSpecification {
-        version: Some(call.recipe.launch_template_version.clone()),
-        ..ec2::LaunchTemplateSpecification::by_id(&call.recipe.launch_template_id)
-    }
-}
-
-fn tagged(call: &LaunchCall) -> Vec<ec2::TagSpecification> {
-    vec![ec2::TagSpecification {
-        resource_type: "instance".to_owned(),
-        tags: call.tags.clone(),
-    }]
-}
-
-fn run_instances(call: &LaunchCall, only: &Candidate) -> ec2::RunInstances {
-    let spot = (call.recipe.capacity == CapacityKind::Spot).then(ec2::SpotOptions::default);
-    ec2::RunInstances {
-        launch_template: Some(template(call)),
-        direct: ec2::LaunchTemplateData {
-            instance_type: Some(only.instance_type.clone()),
-            spot,
-            tag_specifications: tagged(call),
-            ..ec2::LaunchTemplateData::default()
-        },
-        subnet_id: Some(only.subnet_id.clone()),
-        min_count: call.at_least,
-        max_count: call.count,
-        client_token: Some(call.client_token.clone()),
-        dry_run: false,
-    }
-}
-
-fn create_fleet(call: &LaunchCall) -> ec2::CreateFleet {
-    let candidates = &call.recipe.candidates;
-    let place = |(rank, candidate): (usize, &Candidate)| ec2::FleetOverride {
-        instance_type: Some(candidate.instance_type.clone()),
-        subnet_id: Some(candidate.subnet_id.clone()),
-        availability_zone: Some(candidate.zone.clone()),
-        priority: Some(rank.to_string()),
-        ..ec2::FleetOverride::default()
-    };
-    let spot = call.recipe.capacity == CapacityKind::Spot;
-    let one_type = candidates
-        .iter()
-        .all(|candidate| candidate.instance_type == candidates[0].instance_type);
-    let is_strict = call.at_least > 1;
-    let options = ec2::FleetOptions {
-        allocation_strategy: Some(if spot {
-            ec2::AllocationStrategy::PriceCapacityOptimized
-        } else {
-            ec2::AllocationStrategy::Prioritized
-        }),
-        single_instance_type: is_strict && one_type,
-        single_availability_zone: is_strict && !one_type,
-        min_target_capacity: is_strict.then_some(call.at_least),
-        ..ec2::FleetOptions::default()
-    };
-    let (on_demand, spot) = if spot {
-        (ec2::FleetOptions::default(), options)
-    } else {
-        (options, ec2::FleetOptions::default())
-    };
-    ec2::CreateFleet {
-        configs: vec![ec2::FleetConfig {
-            launch_template: template(call),
-            overrides: candidates.iter().enumerate().map(place).collect(),
-        }],
-        total_target_capacity: call.count,
-        default_target_capacity_type: Some(kind(call.recipe.capacity)),
-        on_demand,
-        spot,
-        tag_specifications: tagged(call),
-        client_token: Some(call.client_token.clone()),
-        ..ec2::CreateFleet::default()
-    }
 }
 
 fn instance_ids(ids: impl Iterator<Item = String>) -> Vec<InstanceId> {

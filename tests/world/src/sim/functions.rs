@@ -20,7 +20,7 @@ use super::world::{Due, REPORTS, RESUME, SUSPEND, Shared, World};
 
 /// The template's time-out of every function.
 const TIMEOUT_MS: u64 = 60_000;
-/// The template's BatchSize.
+/// The template's `BatchSize`.
 const BATCH: usize = 10;
 /// As `functions/runtime` has it: records at a time, and what time a record needs at least.
 const RECORDS_AT_ONCE: usize = 5;
@@ -58,7 +58,7 @@ impl Function {
         }
     }
 
-    /// The template's MaximumConcurrency.
+    /// The template's `MaximumConcurrency`.
     fn most_at_once(self) -> usize {
         match self {
             Self::Launch | Self::Report => 10,
@@ -159,7 +159,7 @@ impl World {
     }
 
     /// The invocations that have begun, as tasks.
-    pub(crate) fn take_begun(&mut self, shared: &Shared) -> Vec<(TaskId, Task)> {
+    pub(crate) fn take_begun(&mut self, handle: &Shared) -> Vec<(TaskId, Task)> {
         let begun = std::mem::take(&mut self.functions.begun);
         let task = |(id, work): (TaskId, Work)| {
             let skewed = self.strike(Call::Now, false) == Some(Trouble::Skewed);
@@ -168,7 +168,7 @@ impl World {
                 Work::Changes(..) => false,
             };
             let port = Port {
-                shared: shared.clone(),
+                shared: handle.clone(),
                 task: id,
                 skew_ms: if skewed {
                     self.rng.i64(-SKEW_MS..=SKEW_MS)

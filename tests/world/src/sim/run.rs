@@ -1,18 +1,10 @@
 //! One run: the agenda is followed until nothing moves any more.
 
-use spillway_control::sender::Sender;
-use spillway_core::message::{
-    ResumeQueueBody, ResumeRequest, SuspendCause, SuspendQueueBody, SuspendRequest,
-};
-use spillway_core::name::{Generation, RequestId};
-
 use super::coverage::Coverage;
 use super::executor::Tasks;
-use super::queue::{Body, Message};
-use super::setting::{START_MS, pools};
+use super::setting::START_MS;
 use super::watch::{QUIET, Violation};
-use super::world::{Due, RESUME, SUSPEND, Shared, World};
-use crate::ec2;
+use super::world::{Due, Shared, World};
 
 /// A run that moves longer than this after its storm will never be quiet: the longest timers (a join deadline) end
 /// within a quarter of it.
@@ -99,9 +91,9 @@ fn follow(seed: u64, told: bool) -> Shared {
 impl World {
     fn begin(&mut self) {
         let storm_ms = self.setting.storm_ends_ms - START_MS;
-        for event in 0..self.setting.events {
+        for _ in 0..self.setting.events {
             let at_ms = self.rng.u64(0..storm_ms * 3 / 4);
-            self.after(at_ms, Due::Event(event));
+            self.after(at_ms, Due::Event);
         }
         self.heartbeat(true);
         self.heartbeats();
@@ -131,7 +123,7 @@ impl World {
             Due::Poll(function) => self.poll(function),
             Due::Pump(shard) => self.pump(shard),
             Due::Ends(task) => self.time_is_up(task),
-            Due::Event(event) => self.event(event),
+            Due::Event => self.event(),
             Due::Schedule => self.schedule(),
             Due::ResumeTimeout(node, epoch) => self.resume_timeout(node, epoch),
             Due::SuspendTimeout(node, epoch) => self.suspend_timeout(node, epoch),
@@ -156,72 +148,5 @@ impl World {
             && self.client.is_settled()
             && self.machines.are_settled()
             && self.slurm.is_settled(self.now_ms)
-    }
-
-    /// Something happens from outside.
-    fn event(&mut self, _number: usize) {
-        self.events += 1;
-        match self.rng.u32(0..100) {
-            0..60 => self.job_arrives(),
-            60..70 => self.job_is_cancelled(),
-            70..77 => self.admin_powers_down(),
-            77..83 => self.admin_powers_up(),
-            83..88 => self.resume_again(),
-            88..93 => self.agent_goes_away(),
-            93..97 => self.capacity_changes(),
-            _ => self.poison_comes(),
-        }
-    }
-
-    fn capacity_changes(&mut self) {
-        let kind = if self.rng.bool() {
-            ec2::CapacityKind::Spot
-        } else {
-            ec2::CapacityKind::OnDemand
-        };
-        let free = self.rng.bool().then(|| self.rng.u32(0..6));
-        self.tell(|| format!("== {} capacity is now {free:?}", kind.as_str()));
-        for pool in pools(kind) {
-            self.cloud.ec2.set_free_capacity(pool, free);
-        }
-    }
-
-    /// A message that no reader can carry out: names that are none, or a stamp from the future.
-    fn poison_comes(&mut self) {
-        let request_id = RequestId::new("poison").expect("an id");
-        let future = Generation::new((self.now_ms + 3_600_000) * 1000).expect("a stamp");
-        let (queue, body) = if self.rng.bool() {
-            let request = ResumeRequest {
-                request_id,
-                generation: future,
-                part: 1,
-                parts: 1,
-                deadline_ms: self.now_ms + 3_900_000,
-                nodes: "a1".to_owned(),
-                jobs: Vec::new(),
-            };
-            (RESUME, Body::Resume(ResumeQueueBody::Resume(request)))
-        } else {
-            let request = SuspendRequest {
-                request_id,
-                generation: Generation::new(self.now_ms * 1000).expect("a stamp"),
-                part: 1,
-                parts: 1,
-                cause: SuspendCause::Suspend,
-                nodes: "a[1-".to_owned(),
-            };
-            (SUSPEND, Body::Suspend(SuspendQueueBody::Suspend(request)))
-        };
-        self.tell(|| "== poison comes".to_owned());
-        let message = Message {
-            id: self.fresh_number(),
-            body,
-            sender: Sender::Other,
-            sent_ms: self.now_ms,
-            visible_ms: self.now_ms + 5,
-            receives: 0,
-            poison: true,
-        };
-        self.enqueue(queue, message);
     }
 }

@@ -25,14 +25,14 @@ pub(crate) enum Power {
 #[derive(Debug)]
 pub(crate) struct Node {
     pub name: NodeName,
-    group: usize,
+    pub group: usize,
     pub power: Power,
     /// `NodeAddr`; none is the node's name.
     pub address: Option<IpAddr>,
     /// The instance whose slurmd registered last.
     pub instance: Option<String>,
-    job: Option<usize>,
-    /// When it has idled for SuspendTime.
+    pub job: Option<usize>,
+    /// When it has idled for `SuspendTime`.
     idle_until_ms: u64,
     /// Timers of an earlier stand of the node mean nothing.
     epoch: u64,
@@ -109,6 +109,34 @@ impl Slurm {
         !self.jobs.iter().any(moves) && self.nodes.iter().all(settled)
     }
 
+    /// A new job, pending.
+    pub(crate) fn submit(
+        &mut self,
+        group: usize,
+        need: usize,
+        run_ms: Option<u64>,
+        now_ms: u64,
+    ) -> usize {
+        self.jobs.push(Job {
+            group,
+            need,
+            run_ms,
+            stand: Stand::Pending,
+            nodes: Vec::new(),
+            begins_ms: now_ms,
+            requeues: 0,
+            epoch: 0,
+        });
+        self.jobs.len() - 1
+    }
+
+    /// Jobs that are not over.
+    pub(crate) fn open_jobs(&self) -> Vec<usize> {
+        let jobs = self.jobs.iter().enumerate();
+        let open = jobs.filter(|(_, job)| job.stand != Stand::Over);
+        open.map(|(id, _)| id).collect()
+    }
+
     pub(crate) fn index(&self, name: &NodeName) -> Option<usize> {
         self.nodes.iter().position(|node| node.name == *name)
     }
@@ -141,64 +169,6 @@ impl Slurm {
 }
 
 impl World {
-    /// A user submits a job.
-    pub(crate) fn job_arrives(&mut self) {
-        let group = self.rng.usize(0..2);
-        let size = self
-            .slurm
-            .nodes
-            .iter()
-            .filter(|node| node.group == group)
-            .count();
-        let need = if self.rng.bool() {
-            1
-        } else {
-            self.rng.usize(1..=size.min(16))
-        };
-        let run_ms = (self.rng.f64() < 0.9).then(|| self.rng.u64(1_000..=200_000));
-        self.slurm.jobs.push(Job {
-            group,
-            need,
-            run_ms,
-            stand: Stand::Pending,
-            nodes: Vec::new(),
-            begins_ms: self.now_ms,
-            requeues: 0,
-            epoch: 0,
-        });
-        let id = self.slurm.jobs.len() - 1;
-        self.tell(|| format!("== job {id} wants {need} nodes of group {group}"));
-        if self.rng.f64() < 0.25 {
-            let after_ms = self.rng.u64(50..=20_000);
-            self.after(after_ms, Due::Regret(id));
-        }
-        self.schedule();
-    }
-
-    /// Nodes are powered down while they are being launched.
-    pub(crate) fn regrets(&mut self, id: usize) {
-        let nodes = self.slurm.nodes_that(|node| node.job == Some(id));
-        if !nodes.is_empty() {
-            let some = self.rng.usize(1..=nodes.len());
-            self.tell(|| format!("== nodes of job {id} are powered down by force"));
-            self.power_down_force(&nodes[..some]);
-        }
-    }
-
-    /// A user cancels a job.
-    pub(crate) fn job_is_cancelled(&mut self) {
-        let jobs = self.slurm.jobs.iter().enumerate();
-        let open: Vec<usize> = jobs
-            .filter(|(_, job)| job.stand != Stand::Over)
-            .map(|(id, _)| id)
-            .collect();
-        if !open.is_empty() {
-            let id = open[self.rng.usize(..open.len())];
-            self.tell(|| format!("== job {id} is cancelled"));
-            self.job_over(id);
-        }
-    }
-
     /// Jobs get nodes; those that are powered down are resumed, in one call.
     pub(crate) fn schedule(&mut self) {
         let mut resumed = Vec::new();
@@ -261,42 +231,6 @@ impl World {
         }
     }
 
-    /// Slurm called ResumeProgram once more: slurmctld was restarted.
-    pub(crate) fn resume_again(&mut self) {
-        let is_coming = |node: &Node| matches!(node.power, Power::PoweringUp(_));
-        let coming = self.slurm.nodes_that(is_coming);
-        if !coming.is_empty() {
-            self.tell(|| "== slurmctld was restarted and resumes again".to_owned());
-            self.power_up(&coming);
-            self.resume_program(&coming, &[]);
-        }
-    }
-
-    /// An administrator powers up a node that no job wants.
-    pub(crate) fn admin_powers_up(&mut self) {
-        let down = self
-            .slurm
-            .nodes_that(|node| node.power == Power::Down && node.job.is_none());
-        if !down.is_empty() {
-            let node = [down[self.rng.usize(..down.len())]];
-            self.tell(|| "== an administrator powers up".to_owned());
-            self.power_up(&node);
-            self.resume_program(&node, &[]);
-        }
-    }
-
-    /// An administrator powers down a node by force, whatever it does.
-    pub(crate) fn admin_powers_down(&mut self) {
-        let up = self
-            .slurm
-            .nodes_that(|node| !matches!(node.power, Power::PoweringDown));
-        if !up.is_empty() {
-            let node = up[self.rng.usize(..up.len())];
-            self.tell(|| "== an administrator powers down by force".to_owned());
-            self.power_down_force(&[node]);
-        }
-    }
-
     /// `scontrol update State=POWER_DOWN_FORCE`: jobs are requeued, SuspendProgram is called.
     pub(crate) fn power_down_force(&mut self, nodes: &[usize]) {
         let nodes: Vec<usize> = nodes
@@ -355,7 +289,7 @@ impl World {
         self.suspend_program(&nodes, spillway_core::message::SuspendCause::ResumeFail);
     }
 
-    /// All nodes that have idled for SuspendTime are suspended.
+    /// All nodes that have idled for `SuspendTime` are suspended.
     pub(crate) fn idle_timeout(&mut self) {
         let now_ms = self.now_ms;
         let nodes = self.slurm.nodes_that(|node| {
@@ -408,7 +342,7 @@ impl World {
         }
     }
 
-    fn job_over(&mut self, id: usize) {
+    pub(crate) fn job_over(&mut self, id: usize) {
         self.slurm.jobs[id].stand = Stand::Over;
         self.free_nodes(id);
         self.schedule();

@@ -11,7 +11,7 @@ use super::world::{Due, World};
 
 /// Shards of the stream.
 pub(crate) const SHARDS: usize = 4;
-/// The template's BatchSize and MaximumRecordAgeInSeconds of `callback`.
+/// The template's `BatchSize` and `MaximumRecordAgeInSeconds` of `callback`.
 const BATCH: usize = 100;
 const MAX_AGE_MS: u64 = 600_000;
 

@@ -1,22 +1,19 @@
 //! The invariants of DESIGN.md 8.2, each looked at where something changes that it is about, and all at the end.
 
+mod end;
+mod launches;
 mod owners;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use spillway_control::record::RequestRecord;
-use spillway_control::shared::ONLY;
 use spillway_core::hostlist::Hostlist;
 use spillway_core::message::{ReportBody, ResumeQueueBody};
-use spillway_core::name::{Generation, InstanceId, NodeGroupName, NodeName};
+use spillway_core::name::{Generation, InstanceId, NodeName};
 use spillway_core::pairing::{DueAction, LaunchKey, Pairing, PairingState};
 use spillway_core::plan::{InstanceState, LaunchCall};
-use spillway_core::tag;
-use spillway_core::usage::Usage;
 
-use super::cloud::Live;
 use super::queue::Body;
-use super::setting::START_MS;
 use super::slurm::Power;
 use super::world::{REPORTS, RESUME, World};
 
@@ -74,8 +71,6 @@ const SOON_MS: u64 = 5_000;
 /// What redelivery may add to a deadline: four deliveries of the timer (70 s each), a delayed one (90 s) and its
 /// being put back once.
 const MARGIN_MS: u64 = 480_000;
-/// While a run is younger than this, all it launched is within one hour.
-const HOUR_MS: u64 = 3_500_000;
 
 /// An invariant that did not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -245,101 +240,6 @@ impl World {
             })
     }
 
-    /// EC2 was asked to launch, and `new` is what it launched.
-    pub(crate) fn watch_launch(&mut self, call: &LaunchCall, new: &[String]) {
-        let known = self.watch.tokens.get(&call.client_token);
-        let other = known.is_some_and(|(first, _)| first != call);
-        let before = known.is_some_and(|(_, launched)| *launched);
-        let twice = before && !new.is_empty();
-        if other || twice {
-            let what = format!("token {} stands for two launches", call.client_token);
-            self.violate(TOKEN, new.to_vec(), what);
-        }
-        let launched = before || !new.is_empty();
-        self.watch
-            .tokens
-            .insert(call.client_token.clone(), (call.clone(), launched));
-        for id in new {
-            let live = self
-                .cloud
-                .ec2
-                .instance(id)
-                .and_then(|instance| Live::of(&instance.tags));
-            match live {
-                Some(live) => {
-                    self.cloud.live.insert(id.clone(), live);
-                }
-                None => self.violate(
-                    OWNED,
-                    new.to_vec(),
-                    format!("{id} lacks the tags of a launch"),
-                ),
-            }
-        }
-        self.watch.launched += u32::try_from(new.len()).unwrap_or(u32::MAX);
-        if !new.is_empty() {
-            self.watch_caps(new);
-            self.watch_counts(new);
-        }
-    }
-
-    fn watch_caps(&mut self, new: &[String]) {
-        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        let limits = &self.setting.policy.limits;
-        let live = count(self.cloud.live.len());
-        let mut over = Vec::new();
-        if live > limits.max_nodes {
-            over.push(format!("{live} nodes, {} allowed", limits.max_nodes));
-        }
-        if let Some(most) = limits.max_vcpus
-            && live * 2 > most
-        {
-            over.push(format!("{} vCPUs, {most} allowed", live * 2));
-        }
-        if self.now_ms < START_MS + HOUR_MS && self.watch.launched > limits.launches_per_hour {
-            let (launched, most) = (self.watch.launched, limits.launches_per_hour);
-            over.push(format!(
-                "{launched} launches within an hour, {most} allowed"
-            ));
-        }
-        for group in &self.setting.policy.node_groups {
-            let own = self
-                .cloud
-                .live
-                .values()
-                .filter(|live| live.group == group.name.as_str());
-            let own = count(own.count());
-            if own > group.max_nodes {
-                over.push(format!(
-                    "{own} nodes of {}, {} allowed",
-                    group.name, group.max_nodes
-                ));
-            }
-        }
-        if !over.is_empty() {
-            self.violate(CAPS, new.to_vec(), over.join("; "));
-        }
-    }
-
-    /// No launch has more instances than nodes.
-    fn watch_counts(&mut self, new: &[String]) {
-        let Some(Live { launch, chunk, .. }) = self.cloud.live.get(&new[0]).cloned() else {
-            return;
-        };
-        let of_chunk = |live: &&Live| live.launch == launch && live.chunk == chunk;
-        let running = self.cloud.live.values().filter(of_chunk).count();
-        let stored = self.records.requests.get(&launch);
-        let plan = stored.and_then(|stored| stored.record.plan.as_ref());
-        let planned = plan.and_then(|plan| plan.chunks.get(chunk as usize));
-        let nodes = planned.and_then(|chunk| Hostlist::parse(&chunk.nodes).ok());
-        let nodes = nodes.map_or(0, |list| list.len());
-        if running > nodes {
-            let id = &launch.request_id;
-            let what = format!("{running} instances of {id} run for {nodes} nodes");
-            self.violate(LAUNCHED_ONCE, new.to_vec(), what);
-        }
-    }
-
     /// EC2 is asked to terminate.
     pub(crate) fn watch_termination(&mut self, ids: &[InstanceId]) {
         self.tell(|| format!("   EC2 terminates {ids:?}"));
@@ -382,97 +282,6 @@ impl World {
         let node = item.and_then(|item| item.node.as_ref());
         node.is_some_and(|node| self.records.pairing(node).record.instance() == Some(id))
     }
-
-    /// Nothing moves any more.
-    pub(crate) fn watch_end(&mut self) {
-        let dead = self.queues.iter().flat_map(|queue| &queue.dead);
-        if let Some(message) = dead.into_iter().find(|message| !message.poison) {
-            let what = format!(
-                "a good message is in the dead-letter queue: {:?}",
-                message.body
-            );
-            self.violate(QUEUES, Vec::new(), what);
-        }
-        let unfinished = self
-            .records
-            .requests
-            .iter()
-            .find(|(_, record)| !record.done);
-        if let Some((key, record)) = unfinished {
-            let what = format!(
-                "launch {} of {} was never finished",
-                key.request_id, record.request.nodes
-            );
-            self.violate(QUEUES, Vec::new(), what);
-        }
-        self.watch_end_of_instances();
-        self.watch_end_of_owners();
-        self.watch_end_of_nodes();
-    }
-
-    fn watch_end_of_instances(&mut self) {
-        let live: Vec<InstanceId> = {
-            let ids = self.cloud.live.keys();
-            ids.filter_map(|id| InstanceId::new(id).ok()).collect()
-        };
-        for id in &live {
-            let wanted = self.is_wanted(id);
-            if wanted.is_none() || !self.is_paired(id) {
-                let what = format!(
-                    "{id} runs, and Slurm does not hold it up (item {:?})",
-                    self.records.instances.get(id)
-                );
-                let node = self
-                    .records
-                    .instances
-                    .get(id)
-                    .and_then(|item| item.node.clone());
-                let about = node.iter().map(ToString::to_string).chain([id.to_string()]);
-                self.violate(RUNS, about.collect(), what);
-            }
-        }
-        let held = self.records.shared::<Usage>(ONLY).record.nodes();
-        if (held as usize) < live.len() {
-            let what = format!("{} instances run and {held} are counted", live.len());
-            self.violate(CAPS, Vec::new(), what);
-        }
-    }
-
-    /// An update whose change the stream lost stays untold until a sweep or an agent's hello finds it: that, and what
-    /// Slurm does not know because of it, is no violation while there is no sweep.
-    fn watch_end_of_nodes(&mut self) {
-        let nodes: Vec<NodeName> = self
-            .slurm
-            .nodes
-            .iter()
-            .map(|node| node.name.clone())
-            .collect();
-        for (index, name) in nodes.iter().enumerate() {
-            let pairing = self.records.pairing(name).record;
-            let due = pairing.update_due.as_ref();
-            let lost = due.is_some_and(|due| {
-                self.stream
-                    .lost
-                    .contains(&(name.clone(), due.number, due.attempt))
-            });
-            if lost {
-                continue;
-            }
-            if due.is_some() {
-                let what = format!("Slurm was never told of {name}: {due:?}");
-                self.violate(TOLD, vec![name.to_string()], what);
-            }
-            let node = &self.slurm.nodes[index];
-            let runs = |id: &String| self.cloud.live.contains_key(id);
-            if node.power == Power::Up && !node.instance.as_ref().is_some_and(runs) {
-                let what = format!(
-                    "Slurm holds {name} up, and {:?} does not run",
-                    node.instance
-                );
-                self.violate(TOLD, vec![name.to_string()], what);
-            }
-        }
-    }
 }
 
 fn is_failed(pairing: &Pairing) -> bool {
@@ -481,19 +290,4 @@ fn is_failed(pairing: &Pairing) -> bool {
         DueAction::Fail { reason, .. } => reason.starts_with("spillway: "),
         DueAction::Address { .. } => false,
     })
-}
-
-impl Live {
-    /// What an instance's tags say.
-    fn of(tags: &crate::ec2::Tags) -> Option<Self> {
-        let group = NodeGroupName::new(tags.get(tag::NODE_GROUP)?).ok()?;
-        Some(Self {
-            launch: LaunchKey {
-                request_id: tags.get(tag::REQUEST)?.parse().ok()?,
-                part: tags.get(tag::PART)?.parse().ok()?,
-            },
-            chunk: tags.get(tag::CHUNK)?.parse().ok()?,
-            group: group.to_string(),
-        })
-    }
 }

@@ -50,7 +50,7 @@ pub(crate) enum Due {
     /// Lambda's time for an invocation is over.
     Ends(TaskId),
     /// Something happens from outside.
-    Event(usize),
+    Event,
     Schedule,
     ResumeTimeout(usize, u64),
     SuspendTimeout(usize, u64),

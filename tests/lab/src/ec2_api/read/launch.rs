@@ -168,7 +168,12 @@ pub fn create_fleet(params: &mut Params, dry_run: bool) -> Ec2Result<CreateFleet
     }
     let configs = params.list("LaunchTemplateConfigs").into_iter().map(config);
     let configs = configs.collect::<Ec2Result<Vec<_>>>()?;
-    let on_demand = options(params.section("OnDemandOptions"))?;
+    let on_demand = params.section("OnDemandOptions");
+    let capacity_reservations_first = capacity_reservations_first(on_demand)?;
+    let on_demand = FleetOptions {
+        capacity_reservations_first,
+        ..options(on_demand)?
+    };
     let spot = params.section("SpotOptions");
     let interruption_behavior = interruption_behavior(spot)?;
     let spot = FleetOptions {
@@ -229,6 +234,17 @@ fn config(params: &mut Params) -> Ec2Result<FleetConfig> {
     })
 }
 
+fn capacity_reservations_first(params: &mut Params) -> Ec2Result<bool> {
+    let strategy = params
+        .section("CapacityReservationOptions")
+        .text("UsageStrategy");
+    match strategy.as_deref() {
+        None => Ok(false),
+        Some("use-capacity-reservations-first") => Ok(true),
+        Some(other) => Err(invalid(other, "UsageStrategy")),
+    }
+}
+
 fn options(params: &mut Params) -> Ec2Result<FleetOptions> {
     use AllocationStrategy as S;
     let strategy = params.text("AllocationStrategy");
@@ -248,6 +264,8 @@ fn options(params: &mut Params) -> Ec2Result<FleetOptions> {
         single_instance_type: params.boolean("SingleInstanceType")?.unwrap_or(false),
         single_availability_zone: params.boolean("SingleAvailabilityZone")?.unwrap_or(false),
         min_target_capacity: params.number("MinTargetCapacity")?,
+        max_total_price: params.text("MaxTotalPrice"),
+        capacity_reservations_first: false,
         interruption_behavior: None,
     })
 }

@@ -27,11 +27,13 @@ pub(super) struct Allocation {
     pub(super) units: f64,
 }
 
-/// What is still free while places are filled; places may share a pool, a subnet and the API's limit.
+/// What is still free while places are filled; places may share a pool, a subnet, the API's limit and the price.
 pub(super) struct Room {
     pub(super) pools: BTreeMap<Pool, u32>,
     pub(super) addresses: BTreeMap<String, u32>,
     pub(super) launch_tokens: u32,
+    /// What may still be spent, in millionths of a dollar an hour.
+    pub(super) microdollars: u64,
 }
 
 /// The sets of places that may be used together: all of them, or those of one type and/or zone.
@@ -127,12 +129,17 @@ impl Room {
         if *addresses == 0 {
             return Err(Ec2Error::no_addresses(&recipe.subnet_id));
         }
+        // What a fleet says of candidates too dear for it is not documented.
+        let Some(microdollars) = self.microdollars.checked_sub(place.price) else {
+            return Err(Ec2Error::unfulfillable());
+        };
         if self.launch_tokens == 0 {
             return Err(Ec2Error::throttled());
         }
         *capacity -= 1;
         *addresses -= 1;
         self.launch_tokens -= 1;
+        self.microdollars = microdollars;
         Ok(())
     }
 }

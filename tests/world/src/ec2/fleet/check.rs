@@ -62,6 +62,12 @@ fn check_options(options: &FleetOptions, kind: CapacityKind) -> Ec2Result<()> {
         }
         _ => {}
     }
+    max_total_microdollars(options)?;
+    if options.capacity_reservations_first && kind == CapacityKind::Spot {
+        return Err(Ec2Error::invalid_combination(
+            "CapacityReservationOptions are valid for on-demand capacity only.",
+        ));
+    }
     let fits = match options.allocation_strategy {
         None | Some(LowestPrice) => true,
         Some(Prioritized) => kind == CapacityKind::OnDemand,
@@ -75,4 +81,27 @@ fn check_options(options: &FleetOptions, kind: CapacityKind) -> Ec2Result<()> {
             kind.as_str()
         )))
     }
+}
+
+/// `MaxTotalPrice` in millionths of a dollar an hour; without it anything may be spent.
+pub(super) fn max_total_microdollars(options: &FleetOptions) -> Ec2Result<u64> {
+    let Some(text) = options.max_total_price.as_deref() else {
+        return Ok(u64::MAX);
+    };
+    let price = microdollars(text).filter(|price| *price > 0);
+    price.ok_or_else(|| {
+        Ec2Error::invalid_value(format!("Invalid value '{text}' for MaxTotalPrice."))
+    })
+}
+
+/// A price as AWS writes it: digits, and at most six of them behind a point.
+fn microdollars(text: &str) -> Option<u64> {
+    let (dollars, part) = text.split_once('.').unwrap_or((text, "0"));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    if !is_number(dollars) || !is_number(part) || part.len() > 6 {
+        return None;
+    }
+    let part: u64 = format!("{part:0<6}").parse().ok()?;
+    let dollars: u64 = dollars.parse().ok()?;
+    dollars.checked_mul(1_000_000)?.checked_add(part)
 }
