@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use spillway_core::config::{CapacityKind, ConfigErrors, Policy, Site, UpdateRoads, schema};
 use spillway_core::envelope::SigningKey;
-use spillway_core::name::NodeName;
+use spillway_core::name::{NodeName, OwnerName};
 
 const EXAMPLE: &str = include_str!("../../infra/examples/spillway.toml");
 const SCHEMA: &str = concat!(
@@ -520,6 +520,52 @@ fn ten_thousand_nodes_are_indexed() {
             .is_some_and(|group| group.name.as_str() == "cpu")
     }));
     println!("{} lookups took {:?}", names.len(), start.elapsed());
+}
+
+#[test]
+fn caps_of_partitions_users_and_accounts_are_read_and_checked() {
+    let limits = "launches_per_hour = 600\nmax_nodes_per_user = 50\nmax_vcpus_per_account = 900\n\
+                  [limits.user.alice]\nmax_nodes = 80\n[limits.user.bob]\nmax_vcpus = 0\n\
+                  [limits.account.\"a+b@c\"]\nmax_nodes = 0\n";
+    let text = changed("launches_per_hour = 600\n", limits);
+    let text = text.replace("name = \"burst\"\n", "name = \"burst\"\nmax_nodes = 90\n");
+    let site = Site::parse(&text, "spillway.toml").unwrap_or_else(|errors| panic!("{errors}"));
+    let policy = site.policy;
+    assert_eq!(Policy::from_json(&policy.to_json()).unwrap(), policy);
+    let limits = &policy.limits;
+    assert_eq!(
+        (limits.per_user.max_nodes, limits.per_user.max_vcpus),
+        (Some(50), None)
+    );
+    assert_eq!(limits.per_account.max_vcpus, Some(900));
+    assert_eq!(limits.users[&OwnerName::new("alice")].max_nodes, Some(80));
+    assert_eq!(limits.users[&OwnerName::new("bob")].max_vcpus, Some(0));
+    assert_eq!(limits.accounts[&OwnerName::new("a+b@c")].max_nodes, Some(0));
+    let partitions: Vec<Option<u32>> = policy
+        .partitions
+        .values()
+        .map(|own| own.limits.max_nodes)
+        .collect();
+    assert_eq!(partitions, [Some(90), None]);
+
+    check(
+        "launches_per_hour = 600\n",
+        "launches_per_hour = 600\nmax_nodes_per_user = ¦0\n",
+        "@: limits.max_nodes_per_user: 0 is out of bounds\n  hint: write a number from 1 to 65536",
+    );
+    check(
+        "launches_per_hour = 600\n",
+        "launches_per_hour = 600\n[limits.user]\n¦bob = {}\n¦\"D\\\\eve\" = { max_nodes = 1 }\n",
+        "@: limits.user.bob: nothing is written for it\n  \
+         hint: write max_nodes or max_vcpus, or leave it out\n\
+         @: limits.user.\"D\\\\eve\": no jobs are counted under this name\n  \
+         hint: write \"D_eve\", as this name is counted",
+    );
+    check(
+        "name = \"burst\"\n",
+        "name = \"burst\"\nmax_vcpus = ¦0\n",
+        "@: partition[0].max_vcpus: 0 is out of bounds\n  hint: write a number from 1 to 4294967295",
+    );
 }
 
 #[test]
