@@ -182,6 +182,7 @@ fn origin() -> Origin {
         },
         owner: Owner::default(),
         node_group: NodeGroupName::new("cpu").unwrap(),
+        owner: Owner::default(),
     }
 }
 
