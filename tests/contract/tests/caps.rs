@@ -153,7 +153,6 @@ fn instance(number: usize, state: &str) -> InstanceSeen {
             launch: launch(1),
             owner: Owner::default(),
             node_group: NodeGroupName::new("cpu").unwrap(),
-            owner: Owner::default(),
         }),
     }
 }

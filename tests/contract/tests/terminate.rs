@@ -182,7 +182,6 @@ fn origin() -> Origin {
         },
         owner: Owner::default(),
         node_group: NodeGroupName::new("cpu").unwrap(),
-        owner: Owner::default(),
     }
 }
 
