@@ -6,6 +6,7 @@
 //! after every step.
 
 mod apply;
+mod burst;
 mod campaign;
 mod client;
 mod cloud;
@@ -29,6 +30,7 @@ mod watch;
 mod words;
 mod world;
 
+pub use burst::{Burst, burst};
 pub use campaign::Campaign;
 pub use coverage::Coverage;
 pub use run::{Run, run, tell};

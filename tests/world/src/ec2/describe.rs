@@ -114,7 +114,7 @@ pub struct ConsoleOutput {
 
 impl Ec2 {
     /// Whether Describe sees an instance yet.
-    pub(super) fn is_visible(&self, instance: &Instance, now_ms: u64) -> bool {
+    pub(crate) fn is_visible(&self, instance: &Instance, now_ms: u64) -> bool {
         now_ms >= instance.launched_at_ms + self.settings.visibility_delay_ms
     }
 

@@ -31,8 +31,28 @@ pub(crate) struct Cloud {
     pub ec2: ec2::Ec2,
     /// Instances that are pending or running.
     pub live: BTreeMap<String, Live>,
+    /// What was asked of it, and how often it said that it was asked too fast.
+    pub asked: Asked,
     /// When EC2's own time is looked at next.
     look_ms: Option<u64>,
+}
+
+/// How EC2 was asked.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Asked {
+    pub calls: usize,
+    pub throttled: usize,
+    /// Instances in its answers.
+    pub launched: usize,
+    /// When it last launched something.
+    pub last_launch_ms: u64,
+}
+
+impl Asked {
+    fn note(&mut self, throttled: bool) {
+        self.calls += 1;
+        self.throttled += usize::from(throttled);
+    }
 }
 
 /// An instance that is not ended.
@@ -48,6 +68,7 @@ impl Cloud {
         Self {
             ec2,
             live: BTreeMap::new(),
+            asked: Asked::default(),
             look_ms: None,
         }
     }
@@ -66,6 +87,13 @@ impl World {
         let mut answer = launch_in(&mut self.cloud.ec2, now_ms, call);
         for (pool, free) in before.into_iter().flatten() {
             self.cloud.ec2.set_free_capacity(pool, free);
+        }
+        self.cloud.asked.note(is_throttled(&answer));
+        if let Ok(LaunchAnswer { instances, .. }) = &answer
+            && !instances.is_empty()
+        {
+            self.cloud.asked.launched += instances.len();
+            self.cloud.asked.last_launch_ms = now_ms;
         }
         if trouble == Some(Trouble::ThrottledInside) {
             answer = answer.map(throttled_inside).map_err(|_| throttled());
@@ -156,25 +184,49 @@ impl World {
 
     /// Ends instances. Answers which, and which EC2 does not know or does not show yet: one such id refuses a whole
     /// call, and the adapter asks for the others again.
-    fn terminate(&mut self, ids: &[InstanceId]) -> (Vec<InstanceId>, Vec<InstanceId>) {
+    fn terminate(&mut self, ids: &[InstanceId]) -> Terminated {
         self.watch_termination(ids);
-        let (mut done, mut unknown) = (Vec::new(), Vec::new());
-        for id in ids {
-            let now_ms = self.now_ms;
-            let one = [id.to_string()];
-            match self.cloud.ec2.terminate_instances(now_ms, &one, false) {
-                Ok(_) => done.push(id.clone()),
-                Err(_) => unknown.push(id.clone()),
-            }
-        }
+        let now_ms = self.now_ms;
+        let ec2 = &mut self.cloud.ec2;
+        ec2.advance(now_ms);
+        let is_shown = |id: &InstanceId| {
+            let instance = ec2.instance(id.as_str());
+            instance.is_some_and(|instance| ec2.is_visible(instance, now_ms))
+        };
+        let (done, unknown): (Vec<_>, Vec<_>) = ids.iter().cloned().partition(is_shown);
+        let names: Vec<String> = done.iter().map(ToString::to_string).collect();
+        let answer = if names.is_empty() {
+            Ok(())
+        } else {
+            let answer = ec2.terminate_instances(now_ms, &names, false).map(drop);
+            answer.map_err(|error| refusal(Call::Terminate, &error))
+        };
+        self.cloud
+            .asked
+            .note(answer.as_ref().is_err_and(is_too_fast));
         self.cloud_moved(None);
-        (done, unknown)
+        match answer {
+            Ok(()) => Terminated {
+                done,
+                unknown,
+                fault: None,
+            },
+            Err(fault) => Terminated {
+                done: Vec::new(),
+                unknown,
+                fault: Some(fault),
+            },
+        }
     }
 
     fn describe(&mut self, request: &ec2::DescribeInstances) -> Result<Vec<InstanceSeen>, Fault> {
         let answer = self.cloud.ec2.describe_instances(self.now_ms, request);
         self.cloud_moved(None);
-        let (reservations, _) = answer.map_err(|error| refusal(Call::Find, &error))?;
+        let answer = answer.map_err(|error| refusal(Call::Find, &error));
+        self.cloud
+            .asked
+            .note(answer.as_ref().is_err_and(is_too_fast));
+        let (reservations, _) = answer?;
         let instances = reservations.into_iter().flat_map(|r| r.instances);
         Ok(instances.filter_map(|instance| seen(&instance)).collect())
     }
@@ -187,6 +239,18 @@ impl World {
             old || self.rng.bool()
         });
     }
+}
+
+/// Whether EC2 said that it was asked too fast, as a whole or in the answer.
+fn is_throttled(answer: &Result<LaunchAnswer, Fault>) -> bool {
+    match answer {
+        Ok(answer) => answer.shortages.iter().any(|s| is_too_fast(&s.fault)),
+        Err(fault) => is_too_fast(fault),
+    }
+}
+
+fn is_too_fast(fault: &Fault) -> bool {
+    fault.kind == FaultKind::Throttled
 }
 
 fn codes(answer: &LaunchAnswer) -> Vec<&str> {
@@ -355,18 +419,18 @@ impl Ec2 for Port {
         }
         let partial = way.trouble == Some(Trouble::Partial);
         let now = if partial { &ids[..ids.len() / 2] } else { ids };
-        let (done, unknown) = self.shared.lock().terminate(now);
+        let mut answer = self.shared.lock().terminate(now);
         if way.trouble == Some(Trouble::Repeated) {
             self.shared.lock().terminate(now);
         }
         if let Err(fault) = self.back(call, way).await {
             return failed(fault);
         }
-        Terminated {
-            done,
-            unknown,
-            fault: partial.then(|| fault(call, FaultKind::Throttled, "RequestLimitExceeded")),
+        if partial {
+            let throttled = || fault(call, FaultKind::Throttled, "RequestLimitExceeded");
+            answer.fault.get_or_insert_with(throttled);
         }
+        answer
     }
 
     async fn tag(&self, ids: &[InstanceId], tags: &BTreeMap<String, String>) -> Result<(), Fault> {
@@ -374,7 +438,12 @@ impl Ec2 for Port {
         let effect = |world: &mut World, _| {
             let answer = world.cloud.ec2.create_tags(world.now_ms, &ids, tags, false);
             world.cloud_moved(None);
-            answer.map_err(|error| refusal(Call::Tag, &error))
+            let answer = answer.map_err(|error| refusal(Call::Tag, &error));
+            world
+                .cloud
+                .asked
+                .note(answer.as_ref().is_err_and(is_too_fast));
+            answer
         };
         self.call(Call::Tag, effect).await?
     }

@@ -66,6 +66,11 @@ pub fn tell(seed: u64, whole: bool) -> String {
 fn follow(seed: u64, told: bool) -> Shared {
     let mut world = World::new(seed, told);
     world.begin();
+    live(world)
+}
+
+/// Lets a world live until nothing moves in it any more.
+pub(super) fn live(world: World) -> Shared {
     let shared = Shared::new(world);
     let mut tasks = Tasks::default();
     loop {
@@ -95,6 +100,11 @@ impl World {
             let at_ms = self.rng.u64(0..storm_ms * 3 / 4);
             self.after(at_ms, Due::Event);
         }
+        self.agent_starts();
+    }
+
+    /// The agent says hello, and goes on.
+    pub(super) fn agent_starts(&mut self) {
         self.heartbeat(true);
         self.heartbeats();
     }

@@ -108,6 +108,50 @@ impl Setting {
         }
     }
 
+    /// A cluster of two groups, the first of so many nodes, in a world without faults, where EC2's default token
+    /// buckets apply and capacity has no end.
+    pub(crate) fn calm(count: usize) -> Self {
+        /// Long enough for what the buckets take: 1,000 at once, then 2 a second.
+        const RESUME_TIMEOUT_SECONDS: u32 = 1_800;
+        let mut rng = fastrand::Rng::with_seed(0);
+        let drawn = Self::draw(&mut rng);
+        let groups = [count, 1].map(|size| size.max(1));
+        let mut node_groups = [0, 1].map(|i| group(&mut rng, i, groups[i], RESUME_TIMEOUT_SECONDS));
+        for group in &mut node_groups {
+            group.capacity = vec![CapacityKind::OnDemand];
+            group.one_zone = false;
+            group.max_nodes = u32::MAX;
+            group.join_timeout_seconds = RESUME_TIMEOUT_SECONDS - 15;
+        }
+        let nodes = node_groups.iter().enumerate().flat_map(|(index, group)| {
+            let names = group.nodes.node_names().expect("made of node names");
+            names.into_iter().map(move |name| (name, index))
+        });
+        Self {
+            nodes: nodes.collect(),
+            policy: Policy {
+                resume_timeout_seconds: RESUME_TIMEOUT_SECONDS,
+                limits: Limits::default(),
+                partitions: BTreeMap::new(),
+                node_groups: NodeGroups::new(node_groups.into()).expect("disjoint"),
+                ..drawn.policy
+            },
+            events: 0,
+            storm_ends_ms: START_MS,
+            fault_rate: 0.0,
+            forced: BTreeSet::new(),
+            resume_timeout_ms: u64::from(RESUME_TIMEOUT_SECONDS) * 1000,
+            head_skew_ms: 0,
+            outages: Vec::new(),
+            ec2: ec2::Settings {
+                throttling: true,
+                ..ec2::Settings::default()
+            },
+            spot: None,
+            ..drawn
+        }
+    }
+
     /// EC2 with the launch template, the subnets and the capacity of this seed.
     pub(crate) fn make_ec2(&self, seed: u64) -> ec2::Ec2 {
         let mut ec2 = ec2::Ec2::new(self.ec2.clone(), seed);
@@ -119,7 +163,8 @@ impl Setting {
         };
         ec2.put_launch_template(ec2::LaunchTemplate::new(TEMPLATE, "burst", data));
         for (index, (subnet, zone)) in SUBNETS.iter().zip(ZONES).enumerate() {
-            let cidr = format!("10.0.{index}.0/24");
+            // 4,091 addresses each: more than any cluster here has nodes.
+            let cidr = format!("10.{index}.0.0/20");
             let subnet = ec2::Subnet::new(subnet, "vpc-1", zone, &cidr).expect("a subnet");
             ec2.put_subnet(subnet);
         }

@@ -112,6 +112,11 @@ impl World {
     pub(crate) fn new(seed: u64, told: bool) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let setting = Setting::draw(&mut rng);
+        Self::of(setting, rng, seed, told)
+    }
+
+    /// A world of this setting; `rng` decides the rest.
+    pub(crate) fn of(setting: Setting, rng: fastrand::Rng, seed: u64, told: bool) -> Self {
         let ec2 = setting.make_ec2(seed);
         Self {
             now_ms: START_MS,
