@@ -11,19 +11,21 @@ LAB := $(CARGO_TARGET_DIR)/$(PROFILE)/lab
 
 NEXTEST_VERSION := 0.9.151
 DENY_VERSION := 0.20.2
+MUTANTS_VERSION := 27.1.0
 TOOLS := $(SPILLWAY_CACHE)/tools
 NEXTEST := $(or $(shell command -v cargo-nextest),$(TOOLS)/nextest-$(NEXTEST_VERSION)/bin/cargo-nextest)
 DENY := $(TOOLS)/deny-$(DENY_VERSION)/bin/cargo-deny
+MUTANTS := $(TOOLS)/mutants-$(MUTANTS_VERSION)/bin/cargo-mutants
 # Installed as crates: the registry is the one source that every site can reach. Built lightly: their own
 # release profiles take three times as long and save seconds.
 INSTALL := CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
 	CARGO_PROFILE_RELEASE_DEBUG=0 CARGO_TARGET_DIR=$(TOOLS)/build cargo install --locked --no-track
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check sim mutants bench up down clean
+.PHONY: help build demo test check sim sim-mutants mutants bench up down clean
 
 help: ## List these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # With the tests, though the demo needs none: what is built without them is built with other features, and
 # the AWS SDK for EC2 would be compiled twice.
@@ -53,12 +55,19 @@ sim: ## Run the simulation for SEEDS=100000 seeds (tests/world/src/sim.rs)
 	cargo build --profile sim -p spillway-world --example sim
 	$(CARGO_TARGET_DIR)/sim/examples/sim $(if $(SEED),--seed $(SEED),$(or $(SEEDS),10000))
 
-mutants: ## Break the code in each known way and see the simulation catch it
+sim-mutants: ## Break the code in each known way and see the simulation catch it
 	tests/world/mutants/run
 
 bench: ## Measure the programs that slurmctld runs (docs/performance.md)
 	cargo build --release -p spillway-client --bin spillway --example measure_programs
 	$(CARGO_TARGET_DIR)/release/examples/measure_programs $(CARGO_TARGET_DIR)/release/spillway
+
+# One target directory for all copies of the tree: the dependencies are built once. What a failing property shrinks to
+# is of no interest.
+mutants: $(MUTANTS) ## Break planner and state machines in 480 places; the tests must notice (docs/mutants.md; hours)
+	mkdir -p target
+	CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/mutants CARGO_PROFILE_DEV_DEBUG=0 PROPTEST_MAX_SHRINK_ITERS=0 \
+		$(MUTANTS) mutants --package spillway-core --output target --no-shuffle
 
 up: build ## Start a local cloud with a Slurm cluster and leave it running (then: source target/lab/env)
 	$(LAB) up
@@ -76,3 +85,6 @@ $(TOOLS)/nextest-$(NEXTEST_VERSION)/bin/cargo-nextest:
 
 $(DENY):
 	$(INSTALL) --root $(TOOLS)/deny-$(DENY_VERSION) cargo-deny --version $(DENY_VERSION)
+
+$(MUTANTS):
+	$(INSTALL) --root $(TOOLS)/mutants-$(MUTANTS_VERSION) cargo-mutants --version $(MUTANTS_VERSION)

@@ -114,11 +114,7 @@ impl Budget {
     /// EC2 refused a call as asked too fast, so the buckets are emptier than thought.
     pub fn found_empty(&mut self, call: Bucket, now_ms: u64) {
         for bucket in [call, Bucket::Instances] {
-            let empty = Level {
-                milli: 0,
-                at_ms: now_ms,
-            };
-            self.buckets.insert(bucket, empty);
+            self.set(bucket, 0, now_ms);
         }
     }
 

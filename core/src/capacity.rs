@@ -16,14 +16,14 @@ use crate::plan::{Candidate, Recipe};
 
 pub use group::{Admission, PROBE_WAIT_MS, PROTECT_AFTER};
 
-/// How long a pool is left alone after EC2 first had not enough there (Karpenter came to the same after trying 45
-/// seconds and a minute).
+/// How long a pool is left alone after EC2 first had not enough there, where the site says nothing (Karpenter came to the
+/// same after trying 45 seconds and a minute).
 pub const FIRST_REST_MS: u64 = 3 * 60_000;
 
 /// The longest that a pool is left alone, however often EC2 had not enough: capacity comes back within the hour.
 pub const LONGEST_REST_MS: u64 = 30 * 60_000;
 
-/// A pool not tried for so long after its rest starts anew with [`FIRST_REST_MS`].
+/// A pool not tried for so long after its rest starts anew with the first rest.
 const FORGET_MS: u64 = 60 * 60_000;
 
 /// Most closures kept; the oldest go first. 60 bytes each stay far below an item's 400 KB, and a site names 300 pools
@@ -98,17 +98,17 @@ impl fmt::Display for Scope<'_> {
 const REACHES: [Reach; 4] = [Reach::Pool, Reach::Type, Reach::Subnet, Reach::Kind];
 
 impl Capacity {
-    /// Leaves alone what a shortage reaches: for three minutes at first, twice as long each time that it is met again
+    /// Leaves alone what a shortage reaches: for `first_rest_ms` at first, twice as long each time that it is met again
     /// right after its rest, at most half an hour. What rests already stays as it is: the answers of calls made side by
     /// side count once.
-    pub fn close(&mut self, scope: &Scope<'_>, code: &str, now_ms: u64) {
+    pub fn close(&mut self, scope: &Scope<'_>, code: &str, first_rest_ms: u64, now_ms: u64) {
         let key = scope.to_string();
         let times = match self.closed.get(&key) {
             Some(closure) if now_ms < closure.until_ms => return,
             Some(closure) if now_ms < closure.until_ms + FORGET_MS => closure.times + 1,
             _ => 1,
         };
-        let rest_ms = (FIRST_REST_MS << (times - 1).min(10)).min(LONGEST_REST_MS);
+        let rest_ms = (first_rest_ms << (times - 1).min(10)).min(LONGEST_REST_MS);
         let closure = Closure {
             until_ms: now_ms + rest_ms,
             times,

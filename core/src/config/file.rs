@@ -97,6 +97,10 @@ pub(super) struct LimitsFile {
     /// By how many instances a second that bucket is refilled; 2 if left out.
     #[schemars(range(min = 1))]
     pub ec2_instances_per_second: Option<u32>,
+    /// How long a pool is left alone after EC2 first had not enough there, in seconds, 10 to 1800; 180 if left out. It
+    /// doubles each time, up to half an hour.
+    #[schemars(range(min = 10, max = 1800))]
+    pub capacity_rest_seconds: Option<u32>,
     /// Most nodes that run, or are on their way, for the jobs of one user. No limit of its own if left out.
     #[schemars(range(min = 1, max = 65536))]
     pub max_nodes_per_user: Option<u32>,

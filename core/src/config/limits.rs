@@ -29,6 +29,9 @@ pub struct Limits {
     /// How many instances a second are put into that bucket.
     #[serde(default = "default_ec2_instances_per_second")]
     pub ec2_instances_per_second: u32,
+    /// How long a pool is left alone after EC2 first had not enough there.
+    #[serde(default = "default_capacity_rest_seconds")]
+    pub capacity_rest_seconds: u32,
     /// What each user may hold.
     #[serde(default, skip_serializing_if = "OwnerLimits::is_none")]
     pub per_user: OwnerLimits,
@@ -79,6 +82,7 @@ impl Default for Limits {
             launches_per_hour_per_node: DEFAULT_LAUNCHES_PER_HOUR_PER_NODE,
             ec2_instances_at_once: DEFAULT_EC2_INSTANCES_AT_ONCE,
             ec2_instances_per_second: DEFAULT_EC2_INSTANCES_PER_SECOND,
+            capacity_rest_seconds: DEFAULT_CAPACITY_REST_SECONDS,
             per_user: OwnerLimits::default(),
             per_account: OwnerLimits::default(),
             users: BTreeMap::new(),
@@ -92,8 +96,19 @@ pub const DEFAULT_EC2_INSTANCES_AT_ONCE: u32 = 1_000;
 /// And is refilled by 2 a second. Both can be raised by AWS on request.
 pub const DEFAULT_EC2_INSTANCES_PER_SECOND: u32 = 2;
 
+/// How long a pool rests where the site says nothing: shorter asks EC2 in vain, longer misses capacity that is back.
+pub const DEFAULT_CAPACITY_REST_SECONDS: u32 = 180;
+/// Shorter is no rest: a job whose nodes fail is not tried again for two minutes by Slurm anyway.
+pub const MIN_CAPACITY_REST_SECONDS: u32 = 10;
+/// As long as a pool rests at most, however often EC2 had not enough.
+pub const MAX_CAPACITY_REST_SECONDS: u32 = 1_800;
+
 fn default_ec2_instances_at_once() -> u32 {
     DEFAULT_EC2_INSTANCES_AT_ONCE
+}
+
+fn default_capacity_rest_seconds() -> u32 {
+    DEFAULT_CAPACITY_REST_SECONDS
 }
 
 fn default_ec2_instances_per_second() -> u32 {

@@ -143,7 +143,7 @@ impl<'a> Jobs<'a> {
         }
     }
 
-    /// `members` of one group in chunks, each with its jobs. A gang is not split unless it spans chunks anyway.
+    /// `members` of one group in chunks, each with its jobs. A job is not split unless it is larger than a chunk.
     fn chunks<'n>(
         &self,
         members: &BTreeSet<&'n NodeName>,
@@ -167,10 +167,9 @@ impl<'a> Jobs<'a> {
                 .filter(|node| placed.insert(*node))
                 .collect();
             let is_gang = *strategy != Strategy::BestEffort;
-            let spans = is_gang
-                && (spanning.contains(&job.job_id)
-                    || here.len() < wants.len()
-                    || fresh.len() > MAX_CHUNK_NODES);
+            let is_large = fresh.len() > MAX_CHUNK_NODES;
+            let spans =
+                is_gang && (spanning.contains(&job.job_id) || here.len() < wants.len() || is_large);
             let entry = |nodes: &[&NodeName]| ChunkJob {
                 job_id: job.job_id.clone(),
                 nodes: hostlist::fold(nodes),
@@ -178,7 +177,7 @@ impl<'a> Jobs<'a> {
                 spans,
             };
             // Shared nodes that another chunk launches are that chunk's to bring.
-            let alone = spans || (is_gang && group.one_zone);
+            let alone = is_large || spans || (is_gang && group.one_zone);
             if alone {
                 let parts = fresh.chunks(MAX_CHUNK_NODES);
                 chunks.extend(parts.map(|part| (part.to_vec(), vec![entry(part)])));
@@ -192,7 +191,9 @@ impl<'a> Jobs<'a> {
                 .into_iter()
                 .filter(|node| open.0.contains(node))
                 .collect();
-            open.1.push(entry(&together));
+            if !together.is_empty() {
+                open.1.push(entry(&together));
+            }
         }
         for node in members.iter().copied().filter(|n| placed.insert(*n)) {
             if open.0.len() == MAX_CHUNK_NODES {

@@ -1,10 +1,10 @@
-//! Looking: by tags, by ids, in pages.
+//! Looking: by tags, in pages.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use aws_sdk_ec2::types::{Filter, Instance};
-use spillway_control::fault::{Fault, FaultKind};
+use spillway_control::fault::Fault;
 use spillway_control::ports::InstanceSeen;
 use spillway_control::record::Origin;
 use spillway_core::name::{InstanceId, NodeGroupName, RequestId};
@@ -17,90 +17,34 @@ use crate::{Ec2Client, classify};
 const OPERATION: &str = "DescribeInstances";
 /// The most a page holds (DescribeInstances, `MaxResults`).
 const PAGE_SIZE: i32 = 1000;
-/// EC2 takes 1,000 ids; half of it keeps an answer small.
-const MAX_IDS: usize = 500;
-/// The most values of one filter (DescribeInstances, Filters).
-const MAX_FILTER_VALUES: usize = 200;
 
 impl Ec2Client {
+    /// All pages: a tag search over no more instances than a page holds is one call.
     pub(crate) async fn find_by_tags(
         &self,
         tags: &BTreeMap<String, String>,
     ) -> Result<Vec<InstanceSeen>, Fault> {
-        let filters = tags
-            .iter()
-            .map(|(key, value)| filter(&format!("tag:{key}"), [value.clone()]));
-        self.describe_filtered(filters.collect()).await
-    }
-
-    pub(crate) async fn describe_ids(
-        &self,
-        ids: &[InstanceId],
-    ) -> Result<Vec<InstanceSeen>, Fault> {
-        let mut seen = Vec::with_capacity(ids.len());
-        for ids in ids.chunks(MAX_IDS) {
-            match self.describe_all_of(ids).await {
-                Ok(found) => seen.extend(found),
-                // One id that EC2 does not show yet fails them all; a filter answers those it shows.
-                Err(fault) if fault.kind == FaultKind::NotFound => {
-                    for ids in ids.chunks(MAX_FILTER_VALUES) {
-                        let filter = filter("instance-id", ids.iter().map(ToString::to_string));
-                        seen.extend(self.describe_filtered(vec![filter]).await?);
-                    }
-                }
-                Err(fault) => return Err(fault),
-            }
-        }
-        Ok(seen)
-    }
-
-    /// EC2 takes no page size with ids and answers them in one page.
-    async fn describe_all_of(&self, ids: &[InstanceId]) -> Result<Vec<InstanceSeen>, Fault> {
-        let ids = ids.iter().map(ToString::to_string).collect();
-        let answer = self
-            .client
-            .describe_instances()
-            .set_instance_ids(Some(ids))
-            .send()
-            .await;
-        let answer = answer.map_err(|error| classify::fault(OPERATION, &error))?;
-        Ok(seen(
-            answer
-                .reservations
-                .unwrap_or_default()
-                .into_iter()
-                .flat_map(|r| r.instances.unwrap_or_default()),
-        ))
-    }
-
-    async fn describe_filtered(&self, filters: Vec<Filter>) -> Result<Vec<InstanceSeen>, Fault> {
+        let filters = tags.iter().map(|(key, value)| {
+            Filter::builder()
+                .name(format!("tag:{key}"))
+                .values(value)
+                .build()
+        });
         let call = self
             .client
             .describe_instances()
-            .set_filters(Some(filters))
+            .set_filters(Some(filters.collect()))
             .max_results(PAGE_SIZE);
         let mut pages = call.into_paginator().send();
         let mut found = Vec::new();
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| classify::fault(OPERATION, &error))?;
-            let instances = page.reservations.unwrap_or_default().into_iter();
-            found.extend(seen(
-                instances.flat_map(|reservation| reservation.instances.unwrap_or_default()),
-            ));
+            let reservations = page.reservations.unwrap_or_default().into_iter();
+            let instances = reservations.flat_map(|r| r.instances.unwrap_or_default());
+            found.extend(instances.filter_map(look));
         }
         Ok(found)
     }
-}
-
-fn filter(name: &str, values: impl IntoIterator<Item = String>) -> Filter {
-    Filter::builder()
-        .name(name)
-        .set_values(Some(values.into_iter().collect()))
-        .build()
-}
-
-fn seen(instances: impl Iterator<Item = Instance>) -> Vec<InstanceSeen> {
-    instances.filter_map(look).collect()
 }
 
 fn look(instance: Instance) -> Option<InstanceSeen> {

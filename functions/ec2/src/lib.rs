@@ -68,10 +68,6 @@ impl Ec2 for Ec2Client {
         self.find_by_tags(tags).await
     }
 
-    async fn describe(&self, ids: &[InstanceId]) -> Result<Vec<InstanceSeen>, Fault> {
-        self.describe_ids(ids).await
-    }
-
     async fn terminate(&self, ids: &[InstanceId]) -> Terminated {
         self.terminate_ids(ids).await
     }

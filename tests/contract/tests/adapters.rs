@@ -1,6 +1,7 @@
 //! What the ports promise, kept by the adapters on the emulator, with calls refused, answers lost and
 //! changed on the way.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -11,6 +12,7 @@ use spillway_control::record::{
     AttemptKey, AttemptRecord, HeartbeatRecord, LaunchAnswer, NodeStatesRecord, Origin,
     RequestRecord,
 };
+use spillway_control::shared::ONLY;
 use spillway_core::config::{CapacityKind, OnDemandAllocation};
 use spillway_core::message::{
     ContinueLaunch, Message, NodesInState, ResumeQueueBody, ResumeRequest,
@@ -20,7 +22,7 @@ use spillway_core::name::{
 };
 use spillway_core::pairing::{Event, LaunchKey, Pairing, Transition, Verdict};
 use spillway_core::plan::{InstanceState, LaunchCall, Recipe};
-use spillway_core::usage::Usage;
+use spillway_core::usage::{Owner, Usage};
 use spillway_lab::faults::{Action, Fault};
 
 const NOW_MS: u64 = 1_790_000_000_000;
@@ -53,6 +55,7 @@ fn origin() -> Origin {
     Origin {
         launch: launch_key(),
         node_group: NodeGroupName::new("cpu").unwrap(),
+        owner: Owner::default(),
     }
 }
 

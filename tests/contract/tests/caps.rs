@@ -20,7 +20,7 @@ use spillway_core::name::{
 };
 use spillway_core::pairing::LaunchKey;
 use spillway_core::plan::LaunchCall;
-use spillway_core::usage::Usage;
+use spillway_core::usage::{Owner, Usage};
 
 const SITE: &str = include_str!("../../../infra/examples/spillway.toml");
 const NOW_MS: u64 = 1_790_000_000_000;
@@ -72,10 +72,6 @@ impl Ec2 for Cloud {
             });
         }
         Ok(self.instances.clone())
-    }
-
-    async fn describe(&self, _: &[InstanceId]) -> Result<Vec<InstanceSeen>, Fault> {
-        unreachable!("reserving asks for all")
     }
 
     async fn terminate(&self, _: &[InstanceId]) -> Terminated {
@@ -155,6 +151,7 @@ fn instance(number: usize, state: &str) -> InstanceSeen {
         zone: "eu-central-1a".to_owned(),
         origin: Some(Origin {
             launch: launch(1),
+            owner: Owner::default(),
             node_group: NodeGroupName::new("cpu").unwrap(),
         }),
     }

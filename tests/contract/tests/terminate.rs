@@ -11,6 +11,7 @@ use spillway_control::caps::reserve;
 use spillway_control::fault::Fault;
 use spillway_control::ports::{Clock, Control, Ec2, InstanceSeen, Table, Terminated};
 use spillway_control::record::{LaunchAnswer, Origin};
+use spillway_control::shared::ONLY;
 use spillway_control::terminate::terminate;
 use spillway_core::config::Site;
 use spillway_core::hostlist::Hostlist;
@@ -18,6 +19,7 @@ use spillway_core::message::{Message, ReleaseInstances, ResumeRequest, SuspendQu
 use spillway_core::name::{ClusterName, Generation, InstanceId, NodeGroupName, RequestId};
 use spillway_core::pairing::LaunchKey;
 use spillway_core::plan::{InstanceState, LaunchCall, UNKNOWN_GRACE_MS};
+use spillway_core::usage::{Owner, Usage};
 
 const SITE: &str = include_str!("../../../infra/examples/spillway.toml");
 const NOW_MS: u64 = 1_790_000_000_000;
@@ -72,10 +74,6 @@ impl Ec2 for Cloud {
 
     async fn find(&self, _: &BTreeMap<String, String>) -> Result<Vec<InstanceSeen>, Fault> {
         unreachable!("nothing is looked for")
-    }
-
-    async fn describe(&self, _: &[InstanceId]) -> Result<Vec<InstanceSeen>, Fault> {
-        unreachable!("nothing is looked at")
     }
 
     async fn tag(&self, _: &[InstanceId], _: &BTreeMap<String, String>) -> Result<(), Fault> {
@@ -162,7 +160,8 @@ impl Here {
     }
 
     async fn held(&self) -> u32 {
-        self.place.table.usage().await.unwrap().record.nodes()
+        let usage = self.place.table.shared::<Usage>(ONLY).await;
+        usage.unwrap().record.nodes()
     }
 
     async fn state(&self, number: u32) -> InstanceState {
@@ -181,6 +180,7 @@ fn origin() -> Origin {
             request_id: RequestId::new("request-1").unwrap(),
             part: 1,
         },
+        owner: Owner::default(),
         node_group: NodeGroupName::new("cpu").unwrap(),
     }
 }

@@ -26,6 +26,7 @@ mod story;
 mod stream;
 mod table;
 mod watch;
+mod words;
 mod world;
 
 pub use campaign::Campaign;

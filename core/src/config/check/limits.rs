@@ -6,8 +6,9 @@ use super::{Check, MAX_LAUNCHES_PER_HOUR_PER_NODE, MAX_NODES};
 use crate::config::error::Path;
 use crate::config::file::{LimitsFile, OwnerLimitsFile};
 use crate::config::limits::{
-    DEFAULT_EC2_INSTANCES_AT_ONCE, DEFAULT_EC2_INSTANCES_PER_SECOND,
-    DEFAULT_LAUNCHES_PER_HOUR_PER_NODE, Limits, OwnerLimits,
+    DEFAULT_CAPACITY_REST_SECONDS, DEFAULT_EC2_INSTANCES_AT_ONCE, DEFAULT_EC2_INSTANCES_PER_SECOND,
+    DEFAULT_LAUNCHES_PER_HOUR_PER_NODE, Limits, MAX_CAPACITY_REST_SECONDS,
+    MIN_CAPACITY_REST_SECONDS, OwnerLimits,
 };
 use crate::name::OwnerName;
 
@@ -41,6 +42,11 @@ impl Check {
             if let Some(number) = number {
                 self.within(&path.key(key), number, 1, max);
             }
+        }
+        if let Some(seconds) = limits.capacity_rest_seconds {
+            let path = path.key("capacity_rest_seconds");
+            let (least, most) = (MIN_CAPACITY_REST_SECONDS, MAX_CAPACITY_REST_SECONDS);
+            self.within(&path, seconds, least, most);
         }
         self.owners(&limits.user, &path.key("user"));
         self.owners(&limits.account, &path.key("account"));
@@ -95,6 +101,9 @@ pub fn limits(file: LimitsFile) -> Limits {
         ec2_instances_per_second: file
             .ec2_instances_per_second
             .unwrap_or(DEFAULT_EC2_INSTANCES_PER_SECOND),
+        capacity_rest_seconds: file
+            .capacity_rest_seconds
+            .unwrap_or(DEFAULT_CAPACITY_REST_SECONDS),
         per_user: OwnerLimits {
             max_nodes: file.max_nodes_per_user,
             max_vcpus: file.max_vcpus_per_user,

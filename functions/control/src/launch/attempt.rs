@@ -81,7 +81,16 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
             answer.instances.len(),
             record.call.count,
         );
-        if news(capacity, &record.call, &answer, self.control.clock.now_ms()) {
+        let mut learnt = capacity.clone();
+        let now_ms = self.control.clock.now_ms();
+        learn(
+            &mut learnt,
+            &record.call,
+            &answer,
+            self.first_rest_ms(),
+            now_ms,
+        );
+        if learnt != *capacity {
             tally.add(
                 tally::POOLS_RESTING,
                 self.learn(&record.call, &answer).await?,
@@ -145,21 +154,21 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
     ) -> Result<usize, LaunchError> {
         let resting = change(self.control, ONLY, |capacity: &mut Capacity, now_ms| {
             let before = capacity.resting_count(now_ms);
-            learn(capacity, call, answer, now_ms);
+            learn(capacity, call, answer, self.first_rest_ms(), now_ms);
             capacity.resting_count(now_ms).saturating_sub(before)
         });
         Ok(resting.await?)
     }
 }
 
-/// Whether an answer tells anything that is not known.
-fn news(capacity: &Capacity, call: &LaunchCall, answer: &LaunchAnswer, now_ms: u64) -> bool {
-    let mut learnt = capacity.clone();
-    learn(&mut learnt, call, answer, now_ms);
-    learnt != *capacity
-}
-
-fn learn(capacity: &mut Capacity, call: &LaunchCall, answer: &LaunchAnswer, now_ms: u64) {
+/// Takes in what an answer tells of pools.
+fn learn(
+    capacity: &mut Capacity,
+    call: &LaunchCall,
+    answer: &LaunchAnswer,
+    first_rest_ms: u64,
+    now_ms: u64,
+) {
     let kind = call.recipe.capacity;
     for candidate in &answer.launched_in {
         capacity.open(kind, candidate);
@@ -180,7 +189,7 @@ fn learn(capacity: &mut Capacity, call: &LaunchCall, answer: &LaunchAnswer, now_
                 reach,
                 candidate,
             };
-            capacity.close(&scope, &fault.code, now_ms);
+            capacity.close(&scope, &fault.code, first_rest_ms, now_ms);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::iter;
 use std::sync::LazyLock;
 
-use spillway_core::capacity::{Capacity, FIRST_REST_MS};
+use spillway_core::capacity::Capacity;
 use spillway_core::config::Limits;
 use spillway_core::hostlist;
 use spillway_core::name::{InstanceId, NodeName};
@@ -153,7 +153,7 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
         now_ms: u64,
     ) -> (String, Option<DueCoolOff>) {
         // What EC2 refuses for good it refuses until somebody has changed something.
-        let refused = history.refused.then_some(now_ms + FIRST_REST_MS);
+        let refused = history.refused.then_some(now_ms + self.first_rest_ms());
         let until_ms = capacity.rests_until_ms(self.recipes, now_ms).or(refused);
         let cool_off = until_ms.map(|until_ms| DueCoolOff {
             node_group: self.chunk.node_group.clone(),
@@ -335,6 +335,11 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
     ) -> Result<Gathered, LaunchError> {
         let name = spillway_core::gang::part_name(self.launch, self.index);
         gang::gather(self.control, self.chunk, &name, ready >= wanted.len()).await
+    }
+
+    /// How long a pool rests after EC2 first had not enough there.
+    pub(super) fn first_rest_ms(&self) -> u64 {
+        u64::from(self.limits.capacity_rest_seconds) * 1000
     }
 
     pub(super) fn doubt<'b>(

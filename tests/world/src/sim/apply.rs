@@ -12,6 +12,7 @@ use spillway_core::message::{Acknowledge, Message, ReportBody, UpdateOutcome, Up
 use super::names::{Call, Trouble};
 use super::queue::Body;
 use super::slurm::Power;
+use super::words;
 use super::world::{UPDATES, World};
 
 /// How many envelopes the agent takes at once.
@@ -116,11 +117,9 @@ impl World {
                 Some(node) => self.judge(node, update, address),
             };
             self.tell(|| {
-                let words = format!("{:?} number {}", update.action, update.number);
-                format!(
-                    "   update {words} for {name} at {}: {outcome:?}",
-                    update.generation
-                )
+                let (number, generation) = (update.number, update.generation);
+                let what = words::update(&update.action);
+                format!("   update {number} for {name} at {generation}: {what}: {outcome:?}")
             });
             let result = |outcome| UpdateResult {
                 nodes: hostlist::fold([name]),

@@ -72,7 +72,10 @@ impl World {
         }
         self.tell(|| {
             let answer = match &answer {
-                Ok(answer) => format!("{:?}, faults {:?}", answer.instances, codes(answer)),
+                Ok(answer) => {
+                    let ids = super::words::ids(&answer.instances);
+                    format!("{ids}, faults {:?}", codes(answer))
+                }
                 Err(fault) => fault.to_string(),
             };
             let token = &call.client_token[..8];

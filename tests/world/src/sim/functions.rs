@@ -292,9 +292,16 @@ async fn changes(control: Sight, commands: bool, shard: usize, nodes: BTreeSet<N
 fn words(work: &Work) -> String {
     match work {
         Work::Messages(function, batch) => {
-            let message = |m: &Message| format!("{} (received {} times)", m.id, m.receives);
+            let message = |m: &Message| {
+                let again = if m.receives > 1 {
+                    format!(", received {} times", m.receives)
+                } else {
+                    String::new()
+                };
+                format!("message {} ({}{again})", m.id, super::words::body(&m.body))
+            };
             let ids: Vec<String> = batch.iter().map(message).collect();
-            format!("{function:?}, messages {}", ids.join(", "))
+            format!("{function:?}, {}", ids.join(", "))
         }
         Work::Changes(_, nodes) => {
             let names: Vec<&str> = nodes.iter().map(NodeName::as_str).collect();

@@ -11,25 +11,24 @@ use spillway_core::message::{CommandSent, ReportBody, ResumeQueueBody, SuspendQu
 use super::names::{Call, Trouble};
 use super::port::{Port, fault};
 use super::queue::Body;
+use super::words;
 use super::world::{Due, REPORTS, RESUME, SUSPEND, UPDATES, World};
 
 impl Port {
     async fn send(&self, call: Call, queue: usize, body: Body, seconds: u64) -> Result<(), Fault> {
         // Repeated by the SDK, it is there twice.
         let effect = |world: &mut World, _| {
-            world.tell(|| format!("   sends {}", words(&body, seconds)));
+            world.tell(|| {
+                let when = if seconds > 0 {
+                    format!(", in {seconds} s")
+                } else {
+                    String::new()
+                };
+                format!("   sends {}{when}", words::body(&body))
+            });
             world.send(queue, body.clone(), Sender::Other, seconds);
         };
         self.call(call, effect).await
-    }
-}
-
-fn words(body: &Body, seconds: u64) -> String {
-    match body {
-        Body::Resume(body) => format!("{body:?} in {seconds} s"),
-        Body::Suspend(body) => format!("{body:?}"),
-        Body::Report(body) => format!("{body:?} in {seconds} s"),
-        Body::Envelope(_) => "an envelope".to_owned(),
     }
 }
 

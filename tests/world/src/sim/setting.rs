@@ -246,6 +246,7 @@ fn limits(rng: &mut fastrand::Rng, count: usize) -> Limits {
         launches_per_hour_per_node: if tight(rng) { 2 } else { 12 },
         ec2_instances_at_once: if tight(rng) { rng.u32(4..=16) } else { 1_000 },
         ec2_instances_per_second: 2,
+        capacity_rest_seconds: *pick(rng, &[20, 180]),
         per_user: owner_limits(&mut of_users, most),
         per_account: owner_limits(&mut of_accounts, most),
         users: BTreeMap::new(),

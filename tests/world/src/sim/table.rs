@@ -20,6 +20,7 @@ use super::names::{Call, Trouble};
 use super::port::Port;
 use super::setting::Setting;
 use super::store::Store;
+use super::words;
 use super::world::World;
 
 /// What the table holds.
@@ -167,12 +168,8 @@ impl World {
             self.records.write_instance(&write.pairing, instance);
         }
         self.tell(|| {
-            let due = write.pairing.update_due.as_ref();
-            let due = due.map(|due| (due.number, due.attempt, &due.action));
-            format!(
-                "   {node} at {}: {:?}, due {due:?}, instance {:?}",
-                write.pairing.generation, write.pairing.state, write.instance
-            )
+            let instance = write.instance.as_ref();
+            format!("   {}", words::pairing(&write.pairing, instance))
         });
         self.record_change(&old.record, &write.pairing);
         self.watch_pairing(&old.record, &write.pairing);

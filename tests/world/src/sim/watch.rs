@@ -242,7 +242,7 @@ impl World {
 
     /// EC2 is asked to terminate.
     pub(crate) fn watch_termination(&mut self, ids: &[InstanceId]) {
-        self.tell(|| format!("   EC2 terminates {ids:?}"));
+        self.tell(|| format!("   EC2 terminates {}", super::words::ids(ids)));
         for id in ids {
             if !self.cloud.live.contains_key(id.as_str()) {
                 continue;

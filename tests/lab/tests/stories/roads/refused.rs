@@ -165,6 +165,7 @@ impl Liar {
     fn lie(&self, id: &str) -> Envelope {
         let fail = UpdateAction::Fail {
             reason: "a lie".to_owned(),
+            cool_off: None,
         };
         said(id, "cloud-0", self.generation, 99, fail)
     }

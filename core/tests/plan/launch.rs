@@ -4,52 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use spillway_core::config::{Policy, Site};
-use spillway_core::hostlist::Hostlist;
-use spillway_core::message::{RequestJob, ResumeRequest};
-use spillway_core::name::{ClusterName, Generation, JobId, NodeName, RequestId};
+use spillway_core::message::RequestJob;
+use spillway_core::name::{ClusterName, NodeName, RequestId};
 use spillway_core::pairing::LaunchKey;
-use spillway_core::plan::{CallPlace, LaunchPlan, MAX_CHUNK_NODES, plan_launch};
+use spillway_core::plan::{
+    CallPlace, LaunchCall, LaunchPlan, MAX_CHUNK_NODES, Recipe, Refused, refuse_without_policy,
+};
 use spillway_core::tag;
 
-const SITE: &str = include_str!("../../infra/examples/spillway.toml");
-
-fn policy() -> Policy {
-    Site::parse(SITE, "spillway.toml")
-        .expect("the example is valid")
-        .policy
-}
-
-fn request(nodes: &str, jobs: Vec<RequestJob>) -> ResumeRequest {
-    ResumeRequest {
-        request_id: RequestId::new("r-1").expect("a valid id"),
-        generation: Generation::new(1_700_000_000_000_000).expect("a valid stamp"),
-        part: 1,
-        parts: 1,
-        deadline_ms: 1_700_000_600_000,
-        nodes: nodes.to_owned(),
-        jobs,
-    }
-}
-
-fn job(id: &str, nodes: &str) -> RequestJob {
-    RequestJob {
-        job_id: JobId::new(id).expect("a valid id"),
-        nodes_resume: nodes.to_owned(),
-        nodes_alloc: None,
-        partition: None,
-        features: None,
-        user: Some("ada".to_owned()),
-        account: Some("physics & co".to_owned()),
-    }
-}
-
-fn names(expression: &str) -> Vec<NodeName> {
-    Hostlist::parse(expression)
-        .expect("a hostlist")
-        .node_names()
-        .expect("node names")
-}
+use super::{job, names, plan_by, policy, policy_with};
 
 /// All nodes of the example's policy, group by group.
 fn known() -> Vec<NodeName> {
@@ -62,12 +25,7 @@ fn known() -> Vec<NodeName> {
 
 fn plan(nodes: &[NodeName], jobs: Vec<RequestJob>) -> LaunchPlan {
     let list: Vec<&str> = nodes.iter().map(NodeName::as_str).collect();
-    plan_launch(
-        &request(&list.join(","), jobs),
-        nodes,
-        &policy(),
-        &BTreeSet::new(),
-    )
+    plan_by(&policy(), &list.join(","), jobs)
 }
 
 proptest! {
@@ -155,4 +113,68 @@ fn a_call_stays_the_same_when_the_policy_changes() {
     let stored = serde_json::to_string(&before).expect("a plan is JSON");
     let after: LaunchPlan = serde_json::from_str(&stored).expect("and reads back");
     assert_eq!(before, after);
+}
+
+#[test]
+fn without_a_policy_all_is_refused() {
+    let plan = refuse_without_policy(&names("cloud[001-003]"));
+    let refused = Refused {
+        nodes: "cloud[001-003]".to_owned(),
+        reason: "spillway: no policy was pushed (spillway config push)".to_owned(),
+        cool_off: None,
+    };
+    assert_eq!(
+        plan,
+        LaunchPlan {
+            refused: vec![refused],
+            ..LaunchPlan::default()
+        }
+    );
+    assert_eq!(refuse_without_policy(&[]), LaunchPlan::default());
+}
+
+/// Each kind of capacity in its order, each instance type in each zone, and what the group says of prices.
+#[test]
+fn recipes_are_the_groups() {
+    let changes = [(
+        "cost-center = \"4711\" }",
+        "cost-center = \"4711\" }\nmax_on_demand_cents_per_hour = 250\non_demand_allocation = \"lowest-price\"",
+    )];
+    let plan = plan_by(&policy_with(&changes), "cloud001,gpu1", vec![]);
+    insta::assert_json_snapshot!("recipes", plan.recipes);
+    let watched: Vec<Vec<bool>> = plan
+        .recipes
+        .values()
+        .map(|recipes| recipes.iter().map(Recipe::watches_price).collect())
+        .collect();
+    assert_eq!(watched, [[false, true], [false, false]], "cpu, gpu");
+}
+
+/// RunInstances takes a single candidate and no price.
+#[test]
+fn one_candidate_without_a_price_needs_no_fleet() {
+    let plan = plan_by(&policy(), "cloud001,gpu1", vec![]);
+    let mut calls = plan.chunks.iter().map(|chunk| {
+        let launch = LaunchKey {
+            request_id: RequestId::new("r-1").expect("a valid id"),
+            part: 1,
+        };
+        let place = CallPlace {
+            launch: &launch,
+            chunk: 0,
+            attempt: 1,
+        };
+        let recipe = plan.recipes[&chunk.node_group][1].clone();
+        let cluster = ClusterName::new("c1").expect("a valid name");
+        chunk.call(&cluster, &place, recipe, 1, 1)
+    });
+    let (fleet, mut single) = (calls.next().expect("cpu"), calls.next().expect("gpu"));
+    assert_eq!(fleet.only_candidate(), None);
+    assert_eq!(single.only_candidate(), Some(&single.recipe.candidates[0]));
+    single.recipe.max_on_demand_cents_per_hour = Some(250);
+    assert_eq!(single.only_candidate(), None);
+    let mut text: serde_json::Value = serde_json::to_value(&single).expect("a call is JSON");
+    text.as_object_mut().expect("an object").remove("at_least");
+    let old: LaunchCall = serde_json::from_value(text).expect("a call");
+    assert_eq!(old.at_least, 1, "of a call stored before there was a least");
 }
