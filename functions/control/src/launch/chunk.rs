@@ -333,6 +333,9 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
         wanted: &BTreeSet<NodeName>,
         ready: usize,
     ) -> Result<Gathered, LaunchError> {
+        if wanted.is_empty() {
+            return Ok(Gathered::Here);
+        }
         let name = spillway_core::gang::part_name(self.launch, self.index);
         gang::gather(self.control, self.chunk, &name, ready >= wanted.len()).await
     }

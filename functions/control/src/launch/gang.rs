@@ -107,7 +107,7 @@ pub(super) async fn enter<T: Table, Q: Queues, C: Clock>(
     Ok(())
 }
 
-/// Says whether a chunk's part of a gang is ready, and asks whether all are.
+/// Says whether a chunk's part of a gang is ready, and asks whether all are. A chunk of no such gang waits for nobody.
 pub(super) async fn gather<T: Table, Q: Queues, C: Clock>(
     control: &Control<T, Q, C>,
     chunk: &Chunk,

@@ -70,16 +70,22 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
         loop {
             let mut wanted = self.wanted(nodes).await?;
             let unpaired = self.unpaired(history).await?;
-            if wanted.is_empty() || unpaired.is_empty() {
-                return Ok(Standing {
-                    wanted,
-                    spare: unpaired.len(),
-                    seen: None,
-                });
-            }
-            let seen = self.ec2.find(&self.tags()).await?;
-            let free = Free::of(&unpaired, &seen);
-            let paired = self.pair(&wanted, &free, history, tally).await?;
+            let seen = if wanted.is_empty() || unpaired.is_empty() {
+                None
+            } else {
+                Some(self.ec2.find(&self.tags()).await?)
+            };
+            let free = Free::of(&unpaired, seen.as_deref().unwrap_or_default());
+            let paired = match self.gathered(&wanted, free.ready.len()).await? {
+                Gathered::Here => self.pair(&wanted, &free, history).await?,
+                Gathered::Waiting => BTreeSet::new(),
+                Gathered::Failed { reason } => {
+                    let nodes: Vec<NodeName> = wanted.iter().cloned().collect();
+                    self.give_up(&nodes, &reason, None, tally).await?;
+                    wanted.clear();
+                    BTreeSet::new()
+                }
+            };
             wanted.retain(|node| !paired.contains(node));
             let no_address = free.count - free.ready.len();
             let is_last = looks == ADDRESS_LOOKS || !self.budget.lasts(&self.control.clock);
@@ -87,7 +93,7 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
                 return Ok(Standing {
                     wanted,
                     spare: free.count - paired.len(),
-                    seen: Some(seen),
+                    seen,
                 });
             }
             looks += 1;
@@ -101,16 +107,9 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
         wanted: &BTreeSet<NodeName>,
         free: &Free<'_>,
         history: &History,
-        tally: &mut Tally,
     ) -> Result<BTreeSet<NodeName>, LaunchError> {
-        match self.gathered(wanted, free.ready.len()).await? {
-            Gathered::Here => {}
-            Gathered::Waiting => return Ok(BTreeSet::new()),
-            Gathered::Failed { reason } => {
-                let nodes: Vec<NodeName> = wanted.iter().cloned().collect();
-                self.give_up(&nodes, &reason, None, tally).await?;
-                return Ok(BTreeSet::new());
-            }
+        if free.ready.is_empty() {
+            return Ok(BTreeSet::new());
         }
         // Who will be served once all have their addresses; of them, who can be now.
         let meant = self.units.share(wanted, free.count).into_iter().collect();
