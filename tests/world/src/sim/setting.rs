@@ -244,7 +244,7 @@ fn partition(rng: &mut fastrand::Rng, name: &str) -> (PartitionName, PartitionPo
     ];
     let strategy = *pick(rng, &strategies);
     let name = PartitionName::new(name).expect("a name");
-    let limits = owner_limits(&mut rng.clone(), 8);
+    let limits = owner_limits(&mut fork(rng, 1), 8);
     (name, PartitionPolicy { strategy, limits })
 }
 
@@ -273,9 +273,8 @@ fn outages(rng: &mut fastrand::Rng) -> Vec<(Service, u64, u64)> {
 fn limits(rng: &mut fastrand::Rng, count: usize) -> Limits {
     let most = u32::try_from(count).unwrap_or(u32::MAX);
     let tight = |rng: &mut fastrand::Rng| rng.f64() < 0.2;
-    // Drawn from copies, so that a seed is what it was before there were such caps.
-    let (mut of_users, mut of_accounts) =
-        (rng.clone(), fastrand::Rng::with_seed(rng.clone().u64(..)));
+    let per_user = owner_limits(&mut fork(rng, 2), most);
+    let per_account = owner_limits(&mut fork(rng, 3), most);
     Limits {
         max_nodes: if tight(rng) {
             rng.u32(1..=most)
@@ -292,11 +291,16 @@ fn limits(rng: &mut fastrand::Rng, count: usize) -> Limits {
         ec2_instances_at_once: if tight(rng) { rng.u32(4..=16) } else { 1_000 },
         ec2_instances_per_second: 2,
         capacity_rest_seconds: *pick(rng, &[20, 180]),
-        per_user: owner_limits(&mut of_users, most),
-        per_account: owner_limits(&mut of_accounts, most),
+        per_user,
+        per_account,
         users: BTreeMap::new(),
         accounts: BTreeMap::new(),
     }
+}
+
+/// Other numbers than `rng` draws next, which it draws all the same: a seed stays what it was before these were drawn.
+fn fork(rng: &fastrand::Rng, which: u64) -> fastrand::Rng {
+    fastrand::Rng::with_seed(rng.clone().u64(..) ^ which)
 }
 
 fn owner_limits(rng: &mut fastrand::Rng, most: u32) -> OwnerLimits {
