@@ -22,7 +22,7 @@ use spillway_core::name::{
 };
 use spillway_core::pairing::{Event, LaunchKey, Pairing, Transition, Verdict};
 use spillway_core::plan::{InstanceState, LaunchCall, Recipe};
-use spillway_core::usage::{Owner, Usage};
+use spillway_core::usage::Usage;
 use spillway_lab::faults::{Action, Fault};
 
 const NOW_MS: u64 = 1_790_000_000_000;
@@ -55,7 +55,7 @@ fn origin() -> Origin {
     Origin {
         launch: launch_key(),
         node_group: NodeGroupName::new("cpu").unwrap(),
-        owner: Owner::default(),
+        owner: "burst/physics/alice".parse().unwrap(),
     }
 }
 
@@ -271,6 +271,17 @@ async fn an_instance_is_released_once_and_terminated_once_and_never_paired_again
         .release_unpaired(&[instance(1), instance(2)], &origin())
         .await
         .unwrap();
+    // For whom it is held was said, and is not said again.
+    let other = Origin {
+        owner: "burst/physics/bob".parse().unwrap(),
+        ..origin()
+    };
+    table
+        .release_unpaired(&[instance(2)], &other)
+        .await
+        .unwrap();
+    let records = table.instances(&[instance(2)]).await.unwrap();
+    assert_eq!(records[0].origin, Some(origin()));
     assert_eq!(table.mark_terminated(&[instance(1)]).await.unwrap(), []);
     assert_eq!(
         (state(1).await, state(2).await),

@@ -19,7 +19,7 @@ use spillway_core::message::{Message, ReleaseInstances, ResumeRequest, SuspendQu
 use spillway_core::name::{ClusterName, Generation, InstanceId, NodeGroupName, RequestId};
 use spillway_core::pairing::LaunchKey;
 use spillway_core::plan::{InstanceState, LaunchCall, UNKNOWN_GRACE_MS};
-use spillway_core::usage::{Owner, Usage};
+use spillway_core::usage::Usage;
 
 const SITE: &str = include_str!("../../../infra/examples/spillway.toml");
 const NOW_MS: u64 = 1_790_000_000_000;
@@ -180,7 +180,7 @@ fn origin() -> Origin {
             request_id: RequestId::new("request-1").unwrap(),
             part: 1,
         },
-        owner: Owner::default(),
+        owner: "burst/unknown/unknown".parse().unwrap(),
         node_group: NodeGroupName::new("cpu").unwrap(),
     }
 }
