@@ -174,8 +174,8 @@ pub(super) struct NodeGroupFile {
     /// How EC2 chooses among on-demand candidates.
     #[serde(default)]
     pub on_demand_allocation: OnDemandAllocation,
-    /// The most that an on-demand instance may cost, in US cents an hour. What is dearer is not launched. No limit of
-    /// its own if left out.
+    /// The most that on-demand instances may cost, in US cents an hour and node: EC2 launches no more for a call than so
+    /// much for each of its nodes together. No limit of its own if left out.
     #[schemars(range(min = 1))]
     pub max_on_demand_cents_per_hour: Option<u32>,
     /// The nodes of a job are of one type in one zone, as a cluster placement group and EFA need it.

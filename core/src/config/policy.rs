@@ -100,7 +100,7 @@ pub struct NodeGroup {
     /// How EC2 chooses among on-demand candidates.
     #[serde(default)]
     pub on_demand_allocation: OnDemandAllocation,
-    /// The most that an on-demand instance may cost, in US cents an hour; what is dearer is not launched.
+    /// The most that on-demand instances may cost, in US cents an hour and node, over all instances of a call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_on_demand_cents_per_hour: Option<u32>,
     /// The nodes of a job are of one type in one zone, as a cluster placement group and EFA need it.

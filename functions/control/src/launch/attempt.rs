@@ -173,7 +173,10 @@ fn learn(
     for candidate in &answer.launched_in {
         capacity.open(kind, candidate);
     }
-    for Shortage { fault, candidate } in &answer.shortages {
+    // What EC2 says of pools beside a plea for patience may be nothing but that plea's consequence.
+    let patience = answer.shortages.iter().any(|s| s.fault.is_passing());
+    let shortages = answer.shortages.iter().filter(|_| !patience);
+    for Shortage { fault, candidate } in shortages {
         let FaultKind::Unfulfillable(reach) = fault.kind else {
             continue;
         };
