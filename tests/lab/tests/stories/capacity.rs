@@ -1,6 +1,7 @@
 //! EC2 has less than is asked for: what serves instead, what is given back, how long a node group rests, and what
 //! Slurm shows of it all.
 
+mod exhausted;
 mod gang;
 
 use std::collections::{BTreeMap, BTreeSet};
