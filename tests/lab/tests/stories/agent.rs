@@ -37,7 +37,7 @@ async fn begin(name: &str, change: impl FnOnce(&mut LabSpec)) -> Story {
 
 /// Starts a job that prints its nodes' names. Interactive: slurmctld 22.05 looks only every 30 s whether the nodes of
 /// a batch job have booted.
-fn srun(lab: &Lab, nodes: &str) -> Child {
+pub fn srun(lab: &Lab, nodes: &str) -> Child {
     let count = nodes.split(',').count().to_string();
     lab.head
         .command("srun")
@@ -49,7 +49,7 @@ fn srun(lab: &Lab, nodes: &str) -> Child {
 }
 
 /// Waits for the end of [`srun`], which must have run on its nodes.
-async fn ran(job: Child, nodes: &str) {
+pub async fn ran(job: Child, nodes: &str) {
     let end = tokio::time::timeout(Duration::from_secs(JOB_SECONDS), job.wait_with_output())
         .await
         .expect("the job ends in time")

@@ -9,8 +9,8 @@ use spillway_lab::lab::Lab;
 use spillway_world::ec2::{CapacityKind, Instance, InstanceState, Pool};
 
 use crate::support::{
-    Story, alive, arm, fired, internal_error, job, job_is, launched_ever, node, pause,
-    powered_down, submit, submit_with, until,
+    Story, alive, arm, calls, fired, internal_error, job, job_is, launched_ever, node, pause,
+    pools, powered_down, set_free_capacity, submit, submit_with, until,
 };
 
 /// Slurm's ResumeTimeout in these stories. Ours ends ten seconds earlier.
@@ -488,43 +488,4 @@ pub async fn inside(lab: &Lab, instance_id: &str, script: &str) -> (i32, String)
 fn console(lab: &Lab, instance_id: &str) -> String {
     let console = lab.hypervisor.console_output(instance_id);
     String::from_utf8_lossy(&console.unwrap_or_default()).into_owned()
-}
-
-/// The node group's pools of a capacity kind.
-fn pools(lab: &Lab, kind: CapacityKind) -> Vec<Pool> {
-    let zones = lab
-        .network
-        .subnets()
-        .into_iter()
-        .map(|s| s.availability_zone);
-    zones
-        .flat_map(|zone| {
-            lab.spec
-                .instance_types
-                .iter()
-                .map(move |instance_type| Pool {
-                    kind,
-                    instance_type: instance_type.clone(),
-                    availability_zone: zone.clone(),
-                })
-        })
-        .collect()
-}
-
-fn set_free_capacity(lab: &Lab, kind: CapacityKind, free: Option<u32>) {
-    let pools = pools(lab, kind);
-    lab.ec2.with(|ec2, _| {
-        for pool in pools {
-            ec2.set_free_capacity(pool, free);
-        }
-    });
-}
-
-/// How often an operation was called that succeeded.
-fn calls(lab: &Lab, operation: &str) -> usize {
-    let calls = lab.cloud.proxy.journal().calls().expect("the journal");
-    calls
-        .iter()
-        .filter(|call| call.operation == operation && call.status == 200)
-        .count()
 }

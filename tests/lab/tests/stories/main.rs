@@ -1,6 +1,7 @@
 //! Stories: what a site may live through, on a whole lab. Each test has a lab of its own.
 
 mod agent;
+mod capacity;
 mod caps;
 mod joining;
 mod looks;

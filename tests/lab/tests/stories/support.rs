@@ -9,7 +9,7 @@ use spillway_core::envelope::SigningKey;
 use spillway_lab::faults::{Action, Fault};
 use spillway_lab::head::NodeView;
 use spillway_lab::lab::{Lab, LabSpec};
-use spillway_world::ec2::InstanceState;
+use spillway_world::ec2::{CapacityKind, InstanceState, Pool};
 
 /// A lab with a story's name.
 pub struct Story {
@@ -135,6 +135,17 @@ pub async fn job(lab: &Lab, id: &str, field: &str) -> String {
         .find_map(|word| word.strip_prefix(&key))
         .unwrap_or_default()
         .to_owned()
+}
+
+/// What administrators have written of a job; empty for nothing.
+pub async fn admin_comment(lab: &Lab, id: &str) -> String {
+    let format = ["--Format=admin_comment:1001", "--states=all", "--noheader"];
+    let text = lab
+        .head
+        .run("squeue", &[&format[..], &["--jobs", id]].concat())
+        .await
+        .expect("squeue answers");
+    text.trim().trim_start_matches("(null)").to_owned()
 }
 
 /// Waits until the job has this state.
@@ -334,4 +345,44 @@ pub async fn log_lines(lab: &Lab, function: &str) -> Vec<Value> {
         .flat_map(str::lines)
         .filter_map(|line| serde_json::from_str(line).ok())
         .collect()
+}
+
+/// The node group's pools of a capacity kind, in every zone of the network.
+pub fn pools(lab: &Lab, kind: CapacityKind) -> Vec<Pool> {
+    let zones = lab
+        .network
+        .subnets()
+        .into_iter()
+        .map(|s| s.availability_zone);
+    zones
+        .flat_map(|zone| {
+            lab.spec
+                .instance_types
+                .iter()
+                .map(move |instance_type| Pool {
+                    kind,
+                    instance_type: instance_type.clone(),
+                    availability_zone: zone.clone(),
+                })
+        })
+        .collect()
+}
+
+/// Sets how many instances more each of the node group's pools of a capacity kind has.
+pub fn set_free_capacity(lab: &Lab, kind: CapacityKind, free: Option<u32>) {
+    let pools = pools(lab, kind);
+    lab.ec2.with(|ec2, _| {
+        for pool in pools {
+            ec2.set_free_capacity(pool, free);
+        }
+    });
+}
+
+/// How often an operation was called that succeeded.
+pub fn calls(lab: &Lab, operation: &str) -> usize {
+    let calls = lab.cloud.proxy.journal().calls().expect("the journal");
+    calls
+        .iter()
+        .filter(|call| call.operation == operation && call.status == 200)
+        .count()
 }
