@@ -211,6 +211,40 @@ fn ec2_corrects_launches_whose_life_is_over_and_no_others() {
     assert_eq!(usage.compare([], later_ms), 0);
 }
 
+/// Its life, five minutes for a stamp that lies ahead and ten for EC2: until then the record is believed.
+#[test]
+fn a_launch_is_believed_for_eighty_minutes() {
+    const MINUTE_MS: u64 = 60_000;
+    assert_eq!(LAUNCH_LIFE_MS, 65 * 60 * 1_000);
+    let policy = policy("max_nodes = 8\nlaunches_per_hour = 100\n");
+    let mut usage = Usage::default();
+    reserve(&mut usage, 1, "cloud[001-005]", &policy);
+    assert_eq!(usage.compare([], NOW_MS + 79 * MINUTE_MS), 0);
+    assert_eq!(usage.compare([], NOW_MS + 80 * MINUTE_MS), 5);
+}
+
+/// There may be ten thousand: what is zero for most of them is not written.
+#[test]
+fn a_launch_is_written_in_few_bytes() {
+    let policy = policy("max_nodes = 8\nlaunches_per_hour = 100\n");
+    let mut usage = Usage::default();
+    reserve(&mut usage, 1, "cloud[001-005]", &policy);
+    let held = |usage: &Usage| {
+        let record = serde_json::to_value(usage).expect("a record is JSON");
+        let launches = record["node_groups"]["cpu"]["launches"]
+            .as_object()
+            .cloned();
+        launches
+            .expect("launches")
+            .into_values()
+            .collect::<Vec<_>>()
+    };
+    let minute = NOW_MS / 60_000;
+    assert_eq!(held(&usage), [serde_json::json!([5, minute])]);
+    assert!(usage.settle(&launch(1), &group("cpu"), 5, 4));
+    assert_eq!(held(&usage), [serde_json::json!([4, minute, 1])]);
+}
+
 /// Of two instances one has ended by itself and EC2 shows one. That the ended one is let go later, with Slurm's next
 /// call for its node, does not free the place of the one that runs.
 #[test]
