@@ -223,6 +223,40 @@ fn a_launch_is_believed_for_eighty_minutes() {
     assert_eq!(usage.compare([], NOW_MS + 80 * MINUTE_MS), 5);
 }
 
+/// EC2 shows all that is held: what ends later was not given back yet.
+#[test]
+fn what_ec2_still_shows_is_given_back_when_it_ends() {
+    let policy = policy("max_nodes = 8\nlaunches_per_hour = 100\n");
+    let (cpu, mut usage) = (group("cpu"), Usage::default());
+    reserve(&mut usage, 1, "cloud[001-002]", &policy);
+    let live = [launch(1), launch(1)];
+    let later_ms = NOW_MS + 2 * HOUR_MS;
+    assert_eq!(
+        usage.compare(live.iter().map(|launch| (launch, &cpu)), later_ms),
+        0
+    );
+    usage.end(&launch(1), &cpu, 1);
+    assert_eq!(usage.nodes(), 1);
+}
+
+#[test]
+fn a_launch_that_holds_nothing_leaves_nothing() {
+    let policy = policy("max_nodes = 8\nlaunches_per_hour = 100\n");
+    let (cpu, mut usage) = (group("cpu"), Usage::default());
+    let groups = |usage: &Usage| serde_json::to_value(usage).expect("JSON")["node_groups"].clone();
+    reserve(&mut usage, 1, "cloud[001-002]", &policy);
+    reserve(&mut usage, 2, "cloud003", &policy);
+    usage.end(&launch(1), &cpu, 2);
+    assert_eq!(
+        groups(&usage)["cpu"]["launches"]
+            .as_object()
+            .map(serde_json::Map::len),
+        Some(1)
+    );
+    usage.end(&launch(2), &cpu, 1);
+    assert_eq!(groups(&usage), serde_json::json!({}));
+}
+
 /// There may be ten thousand: what is zero for most of them is not written.
 #[test]
 fn a_launch_is_written_in_few_bytes() {
@@ -267,7 +301,9 @@ fn nodes_of_no_policy_are_told_up_to_a_bound_an_hour() {
     assert_eq!(usage.tell_unknown(10, NOW_MS), 10);
     assert_eq!(usage.tell_unknown(9_992, NOW_MS), most - 10);
     assert_eq!(usage.tell_unknown(1, NOW_MS), 0);
-    assert_eq!(usage.tell_unknown(1, NOW_MS + HOUR_MS), 1);
+    let hour_ends_ms = (NOW_MS / HOUR_MS + 1) * HOUR_MS;
+    assert_eq!(usage.tell_unknown(1, hour_ends_ms - 1), 0);
+    assert_eq!(usage.tell_unknown(1, hour_ends_ms), 1);
 }
 
 /// Every node launched by itself, by a launch that brought less than was planned: that takes the most bytes.
