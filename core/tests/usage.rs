@@ -223,6 +223,31 @@ fn a_launch_is_believed_for_eighty_minutes() {
     assert_eq!(usage.compare([], NOW_MS + 80 * MINUTE_MS), 5);
 }
 
+/// The rate counts the minutes of the last hour, and the record keeps no others.
+#[test]
+fn launches_count_for_sixty_minutes() {
+    let policy = policy("max_nodes = 8\nlaunches_per_hour = 100\n");
+    let mut usage = Usage::default();
+    let minute = NOW_MS / 60_000;
+    for (number, node, later) in [(1, "cloud001", 0), (2, "cloud002", 1), (3, "cloud003", 60)] {
+        let now_ms = NOW_MS + later * 60_000;
+        usage.reserve(
+            &launch(number),
+            &request(&[]),
+            &names(node),
+            &policy,
+            now_ms,
+        );
+    }
+    assert_eq!(usage.launched_within_hour(NOW_MS + HOUR_MS), 2);
+    let record = serde_json::to_value(&usage).expect("a record is JSON");
+    let kept = [
+        ((minute + 1).to_string(), 1),
+        ((minute + 60).to_string(), 1),
+    ];
+    assert_eq!(record["launched"], serde_json::json!(BTreeMap::from(kept)));
+}
+
 /// EC2 shows all that is held: what ends later was not given back yet.
 #[test]
 fn what_ec2_still_shows_is_given_back_when_it_ends() {
