@@ -73,7 +73,7 @@ fn a_launch_that_reserves_again_is_counted_once() {
 
 #[test]
 fn a_job_counts_with_all_of_its_vcpus() {
-    let policy = policy("max_nodes = 300\nmax_vcpus = 100\nlaunches_per_hour = 600\n");
+    let policy = policy("max_nodes = 300\nmax_vcpus = 96\nlaunches_per_hour = 600\n");
     let of = |nodes: &str| {
         let mut usage = Usage::default();
         let jobs = request(&[nodes]);

@@ -6,7 +6,8 @@ use spillway_core::config::Site;
 use spillway_core::usage::{LAUNCH_LIFE_MS, MAX_LAUNCHES, MAX_UNKNOWN_NODES_PER_HOUR, Usage};
 
 use super::{
-    HOUR_MS, ITEM_BYTES, NOW_MS, SITE, group, launch, names, policy, refused, request, reserve,
+    HOUR_MS, ITEM_BYTES, NOW_MS, SITE, granted, group, launch, names, policy, refused, request,
+    reserve,
 };
 
 #[test]
@@ -223,4 +224,6 @@ fn ten_thousand_launches_fit_into_one_item_and_no_more_are_taken() {
             "spillway: 10000 launches hold nodes already; no more can be counted"
         )]
     );
+    let unknown = reserve(&mut usage, 4, "stranger", &policy);
+    assert_eq!(granted(&unknown), "stranger", "it holds nothing");
 }
