@@ -64,7 +64,7 @@ bench: ## Measure the programs that slurmctld runs (docs/performance.md)
 
 # One target directory for all copies of the tree: the dependencies are built once. What a failing property shrinks to
 # is of no interest.
-mutants: $(MUTANTS) ## Break planner and state machines in 480 places; the tests must notice (docs/mutants.md; hours)
+mutants: $(MUTANTS) ## Break planner and state machines, one place at a time: tests must notice (docs/mutants.md; an hour)
 	mkdir -p target
 	CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/mutants CARGO_PROFILE_DEV_DEBUG=0 PROPTEST_MAX_SHRINK_ITERS=0 \
 		$(MUTANTS) mutants --package spillway-core --output target --no-shuffle

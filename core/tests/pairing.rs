@@ -344,6 +344,45 @@ fn a_node_is_launched_so_often_within_an_hour_and_no_more() {
     assert_eq!(tried.launches_ms, Vec::<u64>::new());
 }
 
+#[test]
+fn a_launch_counts_for_an_hour_to_the_millisecond() {
+    const HOUR_MS: u64 = 3_600_000;
+    let resume = |n: u64| Event::Resume {
+        generation: generation(n),
+        launch: launch(n),
+        deadline_ms: u64::MAX,
+        launches_per_hour: 1,
+    };
+    let suspend = Event::Suspend {
+        generation: generation(2),
+    };
+    let suspended = after(&[resume(1), suspend]);
+    assert!(!suspended.on(&resume(3), NOW_MS + HOUR_MS - 1).launch);
+    assert!(suspended.on(&resume(3), NOW_MS + HOUR_MS).launch);
+}
+
+/// A newer resume waits for the launch of the older one, which must be planned even if it is told of again later. No
+/// other is.
+#[test]
+fn a_launch_that_a_newer_resume_waits_for_is_planned_when_it_is_told_of_again() {
+    let waits = after(&[resume(5), resume(9)]);
+    for (event, verdict, launch) in [
+        (resume(5), Verdict::Stale, true),
+        (resume(4), Verdict::Stale, false),
+        (resume(9), Verdict::Repeated, false),
+    ] {
+        let transition = waits.on(&event, NOW_MS);
+        assert_eq!(
+            (transition.verdict, transition.launch),
+            (verdict, launch),
+            "{event:?}"
+        );
+        assert_eq!(transition.next, waits);
+    }
+    let alone = after(&[resume(5)]).on(&resume(5), NOW_MS);
+    assert_eq!((alone.verdict, alone.launch), (Verdict::Repeated, true));
+}
+
 /// Logs are followed by it from Slurm's call to scontrol.
 #[test]
 fn a_record_names_the_resume_it_last_accepted() {

@@ -66,6 +66,7 @@ fn one_that_joins_in_between_begins_the_row_anew() {
 
 #[test]
 fn a_protected_group_is_probed_now_and_then_until_one_joins() {
+    assert_eq!(PROBE_WAIT_MS, 10 * MINUTE_MS);
     let cpu = group("cpu");
     let mut capacity = Capacity::default();
     capacity.did_not_join(&cpu, PROTECT_AFTER, REASON, NOW_MS);

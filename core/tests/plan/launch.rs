@@ -150,6 +150,39 @@ fn recipes_are_the_groups() {
     assert_eq!(watched, [[false, true], [false, false]], "cpu, gpu");
 }
 
+/// The chunk's tags, and those by which the instances of this call are told from all others'.
+#[test]
+fn a_call_bears_the_tags_it_is_found_by() {
+    let mut plan = plan(&known()[..1], Vec::new());
+    let chunk = plan.chunks.remove(0);
+    let launch = LaunchKey {
+        request_id: RequestId::new("r-1").expect("a valid id"),
+        part: 2,
+    };
+    let place = CallPlace {
+        launch: &launch,
+        chunk: 3,
+        attempt: 4,
+    };
+    let own = [
+        (tag::REQUEST, "r-1"),
+        (tag::PART, "2"),
+        (tag::CHUNK, "3"),
+        (tag::ATTEMPT, "4"),
+    ];
+    let own: BTreeMap<String, String> = own
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect();
+    assert_eq!(place.tags(), own);
+    let recipe = plan.recipes[&chunk.node_group][0].clone();
+    let cluster = ClusterName::new("c1").expect("a valid name");
+    let call = chunk.call(&cluster, &place, recipe, 5, 6);
+    assert_eq!((call.count, call.at_least), (5, 6));
+    let all: BTreeMap<String, String> = chunk.tags.into_iter().chain(own).collect();
+    assert_eq!(call.tags, all);
+}
+
 /// RunInstances takes a single candidate and no price.
 #[test]
 fn one_candidate_without_a_price_needs_no_fleet() {
