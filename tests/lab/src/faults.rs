@@ -53,6 +53,8 @@ pub enum Action {
     LoseAnswer {},
     /// Do nothing and answer nothing; drop the connection after so many milliseconds.
     HangMs(u64),
+    /// Do it, but keep the answer back; drop the connection so many milliseconds later.
+    HangAnswerMs(u64),
     /// Do it, then change the answer's body.
     Replace {
         /// A regular expression.

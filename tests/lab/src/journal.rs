@@ -1,6 +1,7 @@
 //! The journal: one JSON line for each call that anyone in the lab made to the cloud.
 
 use std::{
+    collections::BTreeMap,
     fs::{File, OpenOptions},
     io::{self, BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
@@ -37,6 +38,10 @@ pub struct Call {
     /// The id of the fault that fired on this call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,
+    /// How many items of a DynamoDB table it wrote, each of a transaction counted, by the first word of their keys
+    /// (`NODE`, `REQUEST` …; `instance` where the key is an instance's ARN). Empty for a call that was refused.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub writes: BTreeMap<String, u32>,
 }
 
 /// What the proxy decided on a call (`authorize::scope` lists the operations).

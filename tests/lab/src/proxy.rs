@@ -9,8 +9,10 @@ mod control;
 mod principals;
 mod request;
 pub(crate) mod upstream;
+mod writes;
 
 use std::{
+    collections::BTreeMap,
     io,
     net::{Ipv4Addr, SocketAddr},
     sync::{Arc, PoisonError, RwLock},
@@ -269,6 +271,7 @@ impl Shared {
             response_bytes: 0,
             authorization: None,
             fault: None,
+            writes: BTreeMap::new(),
         };
         let begun = Instant::now();
         let fault = self.faults.fire(&Subject {
@@ -279,7 +282,7 @@ impl Shared {
         });
         let (id, action) = fault.unzip();
         entry.fault = id;
-        let request = Request::from_parts(parts, body);
+        let request = Request::from_parts(parts, body.clone());
         let (answer, is_sent) = self
             .carry_out(&call, request, action, &mut entry.authorization)
             .await;
@@ -288,6 +291,9 @@ impl Shared {
             entry.status = answer.status().as_u16();
             entry.error_code = answer::error_code(answer);
             entry.response_bytes = answer.body().len() as u64;
+            if call.service == "dynamodb" && answer.status().is_success() {
+                entry.writes = writes::items(&call.operation, &body);
+            }
         }
         if let Err(error) = self.journal.record(&entry) {
             tracing::error!(%error, "a call is missing in the journal");
@@ -321,6 +327,11 @@ impl Shared {
             Some(Action::HangMs(hang_ms)) => {
                 sleep(Duration::from_millis(hang_ms)).await;
                 (None, false)
+            }
+            Some(Action::HangAnswerMs(hang_ms)) => {
+                let answer = done(request).await;
+                sleep(Duration::from_millis(hang_ms)).await;
+                (Some(answer), false)
             }
             Some(Action::Refuse {
                 status,

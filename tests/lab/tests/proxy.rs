@@ -380,13 +380,20 @@ async fn every_fault_does_what_it_says_and_is_counted() {
     assert!(took > Duration::from_millis(1500), "{took:?}");
     assert_eq!(bench.messages_in(&queue).await, 3);
 
+    // Done, and as long without an answer.
+    bench.arm("SendMessage", 1, Action::HangAnswerMs(1500));
+    let (answer, took) = send().await;
+    assert_eq!(answer["error"], "ConnectionClosedError", "{answer}");
+    assert!(took > Duration::from_millis(1500), "{took:?}");
+    assert_eq!(bench.messages_in(&queue).await, 4);
+
     let replace = Action::Replace {
         from: r#""MessageId": ?"[^"]*""#.to_owned(),
         to: r#""MessageId": "another""#.to_owned(),
     };
     bench.arm("SendMessage", 1, replace);
     assert_eq!(send().await.0["MessageId"], "another");
-    assert_eq!(bench.messages_in(&queue).await, 4);
+    assert_eq!(bench.messages_in(&queue).await, 5);
     bench.cloud.stop().await;
 }
 

@@ -3,7 +3,6 @@
 
 mod unseen;
 
-use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -15,12 +14,11 @@ use spillway_lab::ec2_api::Ec2Api;
 use spillway_lab::lab::Lab;
 use spillway_lab::site::INSTANCE_TYPES;
 use spillway_world::ec2::InstanceState;
-use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
 
+use crate::by_hand::{resume, send, suspend};
 use crate::support;
 use crate::support::{
-    Story, alive, generation, launched_ever, node, now_ms, pause, submit, take, until,
+    Story, alive, generation, launched_ever, node, none_runs, now_ms, pause, submit, take, until,
 };
 
 /// What the policy allows here: half of the lab's nodes at once, and two launches of a node an hour.
@@ -225,87 +223,12 @@ async fn push_small_limits(lab: &Lab) {
     lab.push_policy(&path).await.expect("the policy is pushed");
 }
 
-async fn none_runs(lab: &Lab) {
-    until("no instance runs", 60, async || {
-        alive(lab).is_empty().then_some(())
-    })
-    .await;
-    // The caps hear of it after EC2.
-    until("the caps are free again", 30, async || {
-        let key = json!({"pk": {"S": format!("USAGE#{}", lab.spec.cluster)}});
-        let usage = support::item(lab, &key).await;
-        (usage["nodes"]["N"].as_str() == Some("0")).then_some(())
-    })
-    .await;
-}
-
 async fn told_why(lab: &Lab, name: &str) -> String {
     until("Slurm's Reason is ours", 60, async || {
         let reason = node(lab, name).await.reason?;
         reason.starts_with("spillway: ").then_some(reason)
     })
     .await
-}
-
-fn resume(nodes: &str, deadline_ms: u64) -> Value {
-    let stamp = stamp();
-    json!({"version": 1, "cluster": "lab", "body": {
-        "kind": "resume", "request_id": format!("by-hand-{stamp}"), "generation": stamp,
-        "part": 1, "parts": 1, "deadline_ms": deadline_ms, "nodes": nodes,
-    }})
-}
-
-fn suspend(nodes: &str) -> Value {
-    let stamp = stamp();
-    json!({"version": 1, "cluster": "lab", "body": {
-        "kind": "suspend", "request_id": format!("by-hand-{stamp}"), "generation": stamp,
-        "part": 1, "parts": 1, "cause": "suspend", "nodes": nodes,
-    }})
-}
-
-/// Microseconds since 1970, each later than the one before.
-fn stamp() -> u64 {
-    static LAST: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-    let now = now_ms() * 1000;
-    let last = LAST.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |last| {
-        Some(now.max(last + 1))
-    });
-    now.max(last.expect("always a next one") + 1)
-}
-
-/// Sends each line of its input, a queue's URL and a body.
-const SENDER: &str = "
-import json, sys, boto3
-sqs = boto3.client('sqs')
-for line in sys.stdin:
-    url, body = json.loads(line)
-    sqs.send_message(QueueUrl=url, MessageBody=body)
-";
-
-/// Puts messages on the stack's queues with the head node's own credentials.
-async fn send(lab: &Lab, messages: &[(&str, Value)]) {
-    let mut input = String::new();
-    for (queue, message) in messages {
-        let url = lab.output(queue).expect("the stack has the queue");
-        input += &json!([url, message.to_string()]).to_string();
-        input.push('\n');
-    }
-    let mut environment = lab.operator_environment();
-    environment.retain(|key, _| !key.contains("ACCESS_KEY"));
-    let mut sender = Command::new(lab.venv.join("bin/python"))
-        .args(["-c", SENDER])
-        .env_clear()
-        .envs(environment)
-        .env("AWS_SHARED_CREDENTIALS_FILE", lab.head_credentials())
-        .stdin(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("Python starts");
-    let mut stdin = sender.stdin.take().expect("a pipe");
-    stdin.write_all(input.as_bytes()).await.expect("it reads");
-    drop(stdin);
-    let status = sender.wait().await.expect("it ends");
-    assert!(status.success(), "the queues take what the head node sends");
 }
 
 /// Waits until a metric of `launch` and `terminate` adds up to this, and no more.

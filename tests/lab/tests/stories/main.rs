@@ -1,7 +1,9 @@
 //! Stories: what a site may live through, on a whole lab. Each test has a lab of its own.
 
 mod agent;
+mod by_hand;
 mod caps;
+mod faults;
 mod joining;
 mod looks;
 mod once;

@@ -1,13 +1,11 @@
 //! Whatever is delivered twice, dies half-way or is asked again: never a second instance for a node, and the
 //! nodes join.
 
-use nix::sys::signal::{self, Signal};
-use nix::unistd::Pid;
-use serde_json::json;
 use spillway_lab::faults::{Action, Fault};
 use spillway_lab::lab::Lab;
 use spillway_world::ec2::TokenReplay;
 
+use crate::support::functions::{enable, kill, mapping};
 use crate::support::{Story, alive, fired, job, job_is, launched_ever, put, submit, take, until};
 
 /// A job may wait for a message to be delivered again, and for its nodes to join.
@@ -83,7 +81,7 @@ async fn launch_dies(name: &str, replay: TokenReplay) {
     let fault = hang_answer(&lab);
     let id = submit(&lab, "cloud-0,cloud-1", 0).await;
     fired(&lab, &fault, 1).await;
-    kill_function(&lab, "launch");
+    kill(&lab, "launch");
     assert!(lab.cloud.proxy.faults().disarm(&fault));
     push_changed_policy(&lab).await;
     job_is(&lab, &id, "COMPLETED", JOB_SECONDS).await;
@@ -120,26 +118,6 @@ fn hang_answer(lab: &Lab) -> String {
         .expect("the fault is well formed")
 }
 
-/// `kill -9` of a function's processes, and of nothing else.
-fn kill_function(lab: &Lab, function: &str) {
-    let name = format!("AWS_LAMBDA_FUNCTION_NAME={}-{function}", lab.spec.cluster);
-    let endpoint = lab.cloud.proxy.url();
-    let mut killed = 0;
-    for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
-        let Ok(environment) = std::fs::read(entry.path().join("environ")) else {
-            continue;
-        };
-        let environment = String::from_utf8_lossy(&environment);
-        let ours = environment.split('\0').any(|v| v == name) && environment.contains(&endpoint);
-        if ours {
-            let pid = entry.file_name().to_string_lossy().parse();
-            let pid = Pid::from_raw(pid.expect("a function is listed by its pid"));
-            killed += usize::from(signal::kill(pid, Signal::SIGKILL).is_ok());
-        }
-    }
-    assert!(killed > 0, "no process of {function} was running");
-}
-
 /// Another list of instance types: a call planned anew would be another call.
 async fn push_changed_policy(lab: &Lab) {
     let path = lab.head.directory().join("etc/spillway.toml");
@@ -154,31 +132,4 @@ async fn push_changed_policy(lab: &Lab) {
     );
     std::fs::write(&path, changed).expect("write the configuration");
     lab.push_policy(&path).await.expect("the policy is pushed");
-}
-
-/// The event source mapping by which a function reads its queue.
-async fn mapping(lab: &Lab, function: &str) -> String {
-    let root = lab.cloud.emulator.root();
-    let path = format!(
-        "/2015-03-31/event-source-mappings/?FunctionName={}-{function}",
-        lab.spec.cluster
-    );
-    let answer = root
-        .rest("lambda", http::Method::GET, &path, bytes::Bytes::new())
-        .await
-        .expect("Lambda answers");
-    let answer: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
-    answer["EventSourceMappings"][0]["UUID"]
-        .as_str()
-        .expect("a mapping")
-        .to_owned()
-}
-
-async fn enable(lab: &Lab, mapping: &str, enabled: bool) {
-    let root = lab.cloud.emulator.root();
-    let path = format!("/2015-03-31/event-source-mappings/{mapping}");
-    let body = json!({"Enabled": enabled}).to_string();
-    root.rest("lambda", http::Method::PUT, &path, body.into())
-        .await
-        .expect("Lambda answers");
 }

@@ -1,5 +1,7 @@
 //! What the stories share: a lab that keeps its logs when a story fails, waiting, and looking.
 
+pub mod functions;
+
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -162,6 +164,21 @@ pub fn alive(lab: &Lab) -> Vec<String> {
     })
 }
 
+/// Waits until no instance runs, and the caps know it.
+pub async fn none_runs(lab: &Lab) {
+    until("no instance runs", 60, async || {
+        alive(lab).is_empty().then_some(())
+    })
+    .await;
+    // The caps hear of it after EC2.
+    until("the caps are free again", 30, async || {
+        let key = json!({"pk": {"S": format!("USAGE#{}", lab.spec.cluster)}});
+        let usage = item(lab, &key).await;
+        (usage["nodes"]["N"].as_str() == Some("0")).then_some(())
+    })
+    .await;
+}
+
 /// Arms a fault on calls of a service by a principal.
 pub fn arm(
     lab: &Lab,
@@ -223,6 +240,29 @@ pub async fn item(lab: &Lab, key: &Value) -> Value {
     answer["Item"].take()
 }
 
+/// The table's items of a kind (`node`, `instance`, `request` …), in DynamoDB's JSON.
+pub async fn items(lab: &Lab, kind: &str) -> Vec<Value> {
+    let table = lab.output("TableName").expect("the stack has a table");
+    let mut body = json!({
+        "TableName": table, "ConsistentRead": true, "FilterExpression": "kind = :kind",
+        "ExpressionAttributeValues": {":kind": {"S": kind}},
+    });
+    let mut items = Vec::new();
+    loop {
+        let root = lab.cloud.emulator.root();
+        let answer = root.json("dynamodb", "DynamoDB_20120810.Scan", &body).await;
+        let mut answer = answer.expect("the table answers");
+        if let Value::Array(page) = answer["Items"].take() {
+            items.extend(page);
+        }
+        let last = answer["LastEvaluatedKey"].take();
+        if last.is_null() {
+            return items;
+        }
+        body["ExclusiveStartKey"] = last;
+    }
+}
+
 /// The generation that the table holds for a node; 0 for none.
 pub async fn generation(lab: &Lab, name: &str) -> u64 {
     record(lab, name).await["generation"]["N"]
@@ -250,26 +290,33 @@ pub fn now_ms() -> u64 {
     u64::try_from(since.as_millis()).expect("and before the year 500 million")
 }
 
-/// Takes the next message from a queue.
+/// Takes the next message from a queue: its body.
 pub async fn take(lab: &Lab, queue_output: &str) -> String {
+    let message = take_message(lab, queue_output).await;
+    message["Body"].as_str().expect("a body").to_owned()
+}
+
+/// Takes the next message from a queue, with its attributes.
+pub async fn take_message(lab: &Lab, queue_output: &str) -> Value {
     let url = lab
         .output(queue_output)
         .expect("the stack has the queue")
         .to_owned();
     let root = lab.cloud.emulator.root();
     until("a message is on the queue", 60, async || {
-        let ask = json!({"QueueUrl": url, "WaitTimeSeconds": 1});
-        let answer = root
+        let ask = json!({
+            "QueueUrl": url, "WaitTimeSeconds": 1, "MessageAttributeNames": ["All"],
+        });
+        let mut answer = root
             .json("sqs", "AmazonSQS.ReceiveMessage", &ask)
             .await
             .expect("SQS answers");
-        let message = &answer["Messages"][0];
-        let body = message["Body"].as_str()?.to_owned();
+        let message = answer["Messages"].get_mut(0)?.take();
         let delete = json!({"QueueUrl": url, "ReceiptHandle": message["ReceiptHandle"]});
         root.json("sqs", "AmazonSQS.DeleteMessage", &delete)
             .await
             .expect("SQS answers");
-        Some(body)
+        Some(message)
     })
     .await
 }

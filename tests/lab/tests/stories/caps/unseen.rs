@@ -3,8 +3,9 @@
 
 use spillway_lab::lab::Lab;
 
-use super::{Watch, metric, none_runs, resume, send, suspend, told_why};
-use crate::support::{Story, alive, launched_ever, now_ms, submit, until};
+use super::{Watch, metric, told_why};
+use crate::by_hand::{resume, send, suspend};
+use crate::support::{Story, alive, launched_ever, none_runs, now_ms, submit, until};
 
 /// How long EC2 does not show what it has launched: time enough for a launch, a suspend and another resume.
 const SEEN_AFTER_MS: u64 = 40_000;
