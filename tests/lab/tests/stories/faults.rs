@@ -3,6 +3,7 @@
 
 mod broken;
 mod killed;
+mod unavailable;
 
 use serde_json::Value;
 use spillway_lab::journal::Call;
