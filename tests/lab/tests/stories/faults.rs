@@ -2,6 +2,7 @@
 //! launched twice or left running. And what all of it costs: calls of EC2 and items written.
 
 mod broken;
+mod cost;
 mod killed;
 mod unavailable;
 
