@@ -1,8 +1,10 @@
 //! Stories: what a site may live through, on a whole lab. Each test has a lab of its own.
 
 mod agent;
+mod by_hand;
 mod capacity;
 mod caps;
+mod faults;
 mod joining;
 mod looks;
 mod once;
