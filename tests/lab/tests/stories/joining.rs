@@ -23,6 +23,9 @@ const AT_ONCE_SECONDS: u64 = 5;
 /// batch job have booted.
 const JOB_SECONDS: u64 = 90;
 
+/// `capacity_rest_seconds` where a story waits for the end of a rest: the shortest that a policy may set.
+const REST_SECONDS: u32 = 10;
+
 const CLIENT: &str = "/usr/bin/spillway";
 const MUNGE_KEY: &str = "/etc/munge/munge.key";
 
@@ -271,6 +274,7 @@ async fn healed(lab: &Lab, name: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn ec2_has_no_instance_to_give() {
     let lab = Story::begin("ec2_has_no_instance_to_give", |_| {}).await;
+    push_short_rest(&lab).await;
     for kind in [CapacityKind::OnDemand, CapacityKind::Spot] {
         set_free_capacity(&lab, kind, Some(0));
     }
@@ -309,6 +313,16 @@ async fn ec2_has_no_instance_to_give() {
     job_is(&lab, &second, "COMPLETED", JOB_SECONDS).await;
     assert_eq!(launched_ever(&lab), 1);
     lab.end().await;
+}
+
+async fn push_short_rest(lab: &Lab) {
+    let path = lab.head.directory().join("etc/spillway.toml");
+    let text = std::fs::read_to_string(&path).expect("the configuration");
+    let limits = format!("[limits]\ncapacity_rest_seconds = {REST_SECONDS}\n");
+    let changed = text.replace("[limits]\n", &limits);
+    assert_ne!(changed, text, "the configuration has no limits");
+    std::fs::write(&path, changed).expect("write the configuration");
+    lab.push_policy(&path).await.expect("the policy is pushed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
