@@ -1,5 +1,11 @@
-//! Where the adapters' contracts are tested: an emulator of DynamoDB and SQS behind the lab's proxy, which
-//! can be told to refuse calls, to lose answers and to change them.
+//! Where the ports' contracts are tested. `suites` says what they promise; `memory` is the world in memory and `emulator`
+//! the adapters on an emulator of AWS, each as the suites look at it. [`Place`] is that emulator behind the lab's proxy,
+//! which can be told to refuse calls, to lose answers and to change them.
+
+pub mod emulator;
+mod memory;
+pub mod sample;
+pub mod suites;
 
 use std::net::Ipv4Addr;
 
@@ -18,13 +24,16 @@ use spillway_lab::cloud::Cloud;
 use spillway_lab::emulator::{ACCOUNT, REGION, ROOT_KEY};
 use spillway_lab::install;
 
-const TABLE: &str = "lab-state";
+/// The table's name.
+pub const TABLE: &str = "lab-state";
 
 /// A table and queues like the template's, alone in an emulator of their own.
 #[derive(Debug)]
 pub struct Place {
     /// The emulator and the proxy in front of it.
     pub cloud: Cloud,
+    /// What its clients are made of.
+    pub config: SdkConfig,
     /// The adapter under test.
     pub table: DynamoTable,
     /// The adapter under test.
@@ -64,6 +73,7 @@ impl Place {
         let queues = SqsQueues::new(sqs.clone(), cluster, urls.clone());
         Self {
             cloud,
+            config,
             table,
             queues,
             dynamo,

@@ -1,116 +1,21 @@
-//! What the ports promise, kept by the adapters on the emulator, with calls refused, answers lost and
-//! changed on the way.
+//! The adapters on the emulator, with calls refused, answers lost and changed on the way, and what only DynamoDB and SQS
+//! are: what items look like, and how much they take.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use spillway_contract::Place;
+use spillway_contract::sample::{
+    DEADLINE_MS, NOW_MS, admit, generation, instance, launch_key, launched, node, pair,
+};
 use spillway_control::fault::FaultKind;
-use spillway_control::ports::{InstanceWrite, PairingWrite, Queues, Table};
-use spillway_control::record::{
-    AttemptKey, AttemptRecord, HeartbeatRecord, LaunchAnswer, NodeStatesRecord, Origin,
-    RequestRecord,
-};
+use spillway_control::ports::Table;
+use spillway_control::record::{NodeStatesRecord, RequestRecord};
 use spillway_control::shared::ONLY;
-use spillway_core::config::{CapacityKind, OnDemandAllocation};
-use spillway_core::message::{
-    ContinueLaunch, Message, NodesInState, ResumeQueueBody, ResumeRequest,
-};
-use spillway_core::name::{
-    ClusterName, Generation, InstanceId, NodeGroupName, NodeName, RequestId,
-};
-use spillway_core::pairing::{Event, LaunchKey, Pairing, Transition, Verdict};
-use spillway_core::plan::{InstanceState, LaunchCall, Recipe};
+use spillway_core::message::{NodesInState, ResumeRequest};
+use spillway_core::name::RequestId;
 use spillway_core::usage::Usage;
 use spillway_lab::faults::{Action, Fault};
-
-const NOW_MS: u64 = 1_790_000_000_000;
-const DEADLINE_MS: u64 = NOW_MS + 600_000;
-
-fn node(number: u32) -> NodeName {
-    NodeName::new(format!("burst-{number}")).unwrap()
-}
-
-fn instance(number: u32) -> InstanceId {
-    InstanceId::new(format!("i-{number:017x}")).unwrap()
-}
-
-fn address(number: u32) -> IpAddr {
-    IpAddr::from([10, 0, 16, u8::try_from(number % 250).unwrap()])
-}
-
-fn generation(number: u64) -> Generation {
-    Generation::new(NOW_MS * 1000 + number).unwrap()
-}
-
-fn launch_key() -> LaunchKey {
-    LaunchKey {
-        request_id: RequestId::new("request-1").unwrap(),
-        part: 1,
-    }
-}
-
-fn origin() -> Origin {
-    Origin {
-        launch: launch_key(),
-        node_group: NodeGroupName::new("cpu").unwrap(),
-        owner: "burst/physics/alice".parse().unwrap(),
-    }
-}
-
-fn accepted(transition: Transition) -> Pairing {
-    assert_eq!(transition.verdict, Verdict::Accepted);
-    transition.next
-}
-
-fn requested(number: u32) -> Pairing {
-    let event = Event::Resume {
-        generation: generation(1),
-        launch: launch_key(),
-        deadline_ms: DEADLINE_MS,
-        launches_per_hour: 12,
-    };
-    accepted(Pairing::new(node(number)).on(&event, NOW_MS))
-}
-
-fn launched(number: u32) -> Pairing {
-    let event = Event::Launched {
-        launch: launch_key(),
-        instance: instance(number),
-        address: address(number),
-        note: None,
-    };
-    accepted(requested(number).on(&event, NOW_MS))
-}
-
-fn pair(number: u32, expected_version: u64) -> PairingWrite {
-    let pair = InstanceWrite::Pair {
-        instance_id: instance(number),
-        address: address(number),
-        deadline_ms: DEADLINE_MS,
-        origin: Some(origin()),
-    };
-    PairingWrite {
-        pairing: launched(number),
-        expected_version,
-        instance: Some(pair),
-    }
-}
-
-fn free(number: u32, expected_version: u64, instance: InstanceWrite) -> PairingWrite {
-    let pairing = accepted(launched(number).on(
-        &Event::Suspend {
-            generation: generation(2),
-        },
-        NOW_MS,
-    ));
-    PairingWrite {
-        pairing,
-        expected_version,
-        instance: Some(instance),
-    }
-}
 
 fn fault(service: &str, operation: &str, action: Action) -> Fault {
     Fault {
@@ -133,77 +38,12 @@ fn fired(place: &Place, id: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn pairings_are_written_each_alone_under_their_versions() {
-    let place = Place::start().await;
-    let table = &place.table;
-    let nodes: Vec<NodeName> = (1..=120).map(node).collect();
-    let unknown = table.pairings(&nodes).await.unwrap();
-    assert!(unknown.iter().all(|stored| stored.version == 0));
-    assert_eq!(unknown[7].record, Pairing::new(node(8)));
-
-    let requests: Vec<PairingWrite> = (1..=120)
-        .map(|n| PairingWrite {
-            pairing: requested(n),
-            expected_version: 0,
-            instance: None,
-        })
-        .collect();
-    assert_eq!(
-        table.write_pairings(&requests).await.unwrap(),
-        vec![true; 120]
-    );
-    // One in ten has moved on; the others of its transaction are written nevertheless.
-    let pairs: Vec<PairingWrite> = (1..=120).map(|n| pair(n, u64::from(n % 10 != 0))).collect();
-    let expected: Vec<bool> = (1..=120).map(|n| n % 10 != 0).collect();
-    assert_eq!(table.write_pairings(&pairs).await.unwrap(), expected);
-
-    let stored = table.pairings(&nodes).await.unwrap();
-    assert_eq!((stored[0].version, &stored[0].record), (2, &launched(1)));
-    assert_eq!((stored[9].version, &stored[9].record), (1, &requested(10)));
-    let mut due = table.nodes_with_update_due().await.unwrap();
-    due.sort();
-    let mut expected: Vec<NodeName> = (1..=120).filter(|n| n % 10 != 0).map(node).collect();
-    expected.sort();
-    assert_eq!(due, expected);
-
-    let records = table.instances(&[instance(1), instance(10)]).await.unwrap();
-    let [record] = records.as_slice() else {
-        panic!("{records:?}")
-    };
-    assert_eq!(
-        (record.state, record.node.clone()),
-        (InstanceState::Paired, Some(node(1)))
-    );
-    assert_eq!(
-        (record.generation, record.acknowledged_generation),
-        (Some(generation(1)), None)
-    );
-    assert_eq!(
-        (record.address, record.deadline_ms),
-        (Some(address(1)), Some(DEADLINE_MS))
-    );
-    place.cloud.stop().await;
-}
-
-#[tokio::test]
 async fn items_look_as_burst_nodes_and_people_read_them() {
     let place = Place::start().await;
     assert_eq!(
         place.table.write_pairings(&[pair(1, 0)]).await.unwrap(),
         [true]
     );
-    let admitted = accepted(launched(1).on(
-        &Event::Acknowledged {
-            generation: generation(1),
-            number: 1,
-        },
-        NOW_MS,
-    ));
-    let admit = PairingWrite {
-        pairing: admitted,
-        expected_version: 1,
-        instance: Some(InstanceWrite::Admit(instance(1))),
-    };
     let read = async |key: String| {
         let call = place
             .dynamo
@@ -232,7 +72,10 @@ async fn items_look_as_burst_nodes_and_people_read_them() {
     );
     assert!(text("due_shard").starts_with("DUE#lab#"));
 
-    assert_eq!(place.table.write_pairings(&[admit]).await.unwrap(), [true]);
+    assert_eq!(
+        place.table.write_pairings(&[admit(1, 1)]).await.unwrap(),
+        [true]
+    );
     let item = read("NODE#lab#burst-1".to_owned()).await;
     assert!(
         !item.contains_key("update_due")
@@ -257,81 +100,6 @@ async fn items_look_as_burst_nodes_and_people_read_them() {
         item["deadline_ms"].as_n().unwrap(),
         &DEADLINE_MS.to_string()
     );
-    place.cloud.stop().await;
-}
-
-#[tokio::test]
-async fn an_instance_is_released_once_and_terminated_once_and_never_paired_again() {
-    let place = Place::start().await;
-    let table = &place.table;
-    let state = async |number: u32| table.instances(&[instance(number)]).await.unwrap()[0].state;
-    assert_eq!(table.write_pairings(&[pair(1, 0)]).await.unwrap(), [true]);
-    // Paired: neither given back as spare nor closed.
-    table
-        .release_unpaired(&[instance(1), instance(2)], &origin())
-        .await
-        .unwrap();
-    // For whom it is held was said, and is not said again.
-    let other = Origin {
-        owner: "burst/physics/bob".parse().unwrap(),
-        ..origin()
-    };
-    table
-        .release_unpaired(&[instance(2)], &other)
-        .await
-        .unwrap();
-    let records = table.instances(&[instance(2)]).await.unwrap();
-    assert_eq!(records[0].origin, Some(origin()));
-    assert_eq!(table.mark_terminated(&[instance(1)]).await.unwrap(), []);
-    assert_eq!(
-        (state(1).await, state(2).await),
-        (InstanceState::Paired, InstanceState::Released)
-    );
-    let release = free(1, 1, InstanceWrite::Release(instance(1)));
-    assert_eq!(table.write_pairings(&[release]).await.unwrap(), [true]);
-    assert_eq!(state(1).await, InstanceState::Released);
-    // Released or terminated: no pairing takes it.
-    assert_eq!(table.write_pairings(&[pair(1, 2)]).await.unwrap(), [false]);
-    let both = [instance(1), instance(2)];
-    // The first note stays.
-    for now_ms in [NOW_MS, NOW_MS + 5_000] {
-        table.note_unknown(&both[..1], now_ms).await.unwrap();
-    }
-    let noted = async |number: u32| {
-        let records = table.instances(&[instance(number)]).await.unwrap();
-        records[0].unknown_since_ms
-    };
-    assert_eq!((noted(1).await, noted(2).await), (Some(NOW_MS), None));
-    let mut marked = table.mark_terminated(&both).await.unwrap();
-    marked.sort();
-    assert_eq!(marked, both);
-    assert_eq!(
-        table.mark_terminated(&both).await.unwrap(),
-        [],
-        "each is answered once"
-    );
-    let records = table.instances(&both).await.unwrap();
-    assert!(
-        records.iter().all(|record| record.origin == Some(origin())),
-        "{records:?}"
-    );
-    assert_eq!(table.write_pairings(&[pair(1, 2)]).await.unwrap(), [false]);
-    // Nothing is noted of what is terminated, and no item is made.
-    let ended_and_stranger = [instance(2), instance(3)];
-    table
-        .note_unknown(&ended_and_stranger, NOW_MS)
-        .await
-        .unwrap();
-    assert_eq!(noted(2).await, None);
-    assert!(table.instances(&[instance(3)]).await.unwrap().is_empty());
-    // Letting go of what is terminated leaves it so, and the node is written.
-    let release = free(1, 2, InstanceWrite::Release(instance(1)));
-    assert_eq!(table.write_pairings(&[release]).await.unwrap(), [true]);
-    assert_eq!(
-        (state(1).await, state(2).await),
-        (InstanceState::Terminated, InstanceState::Terminated)
-    );
-    assert_eq!(table.pairings(&[node(1)]).await.unwrap()[0].version, 3);
     place.cloud.stop().await;
 }
 
@@ -479,63 +247,8 @@ async fn what_launches_hold_has_one_writer_a_version_also_when_its_answer_is_los
 }
 
 #[tokio::test]
-async fn an_attempt_is_written_once_and_answered() {
+async fn a_record_larger_than_an_item_changes_nothing() {
     let place = Place::start().await;
-    let key = AttemptKey {
-        launch: launch_key(),
-        chunk: 0,
-        attempt: 1,
-    };
-    let recipe = Recipe {
-        capacity: CapacityKind::OnDemand,
-        launch_template_id: "lt-0123456789abcdef0".to_owned(),
-        launch_template_version: "1".to_owned(),
-        on_demand_allocation: OnDemandAllocation::default(),
-        max_on_demand_cents_per_hour: None,
-        candidates: Vec::new(),
-    };
-    let call = LaunchCall {
-        client_token: "token".to_owned(),
-        count: 2,
-        at_least: 1,
-        recipe,
-        tags: [].into(),
-    };
-    let mut record = AttemptRecord {
-        call,
-        round: 0,
-        answer: None,
-    };
-    let answer = LaunchAnswer {
-        instances: vec![instance(1)],
-        ..LaunchAnswer::default()
-    };
-    let missing = place.table.answer_attempt(&key, &answer).await.unwrap_err();
-    assert_eq!(missing.code, "NoSuchAttempt");
-    assert!(place.table.put_attempt(&key, &record).await.unwrap());
-    assert!(!place.table.put_attempt(&key, &record).await.unwrap());
-    assert_eq!(
-        place.table.attempt(&key).await.unwrap(),
-        Some(record.clone())
-    );
-    place.table.answer_attempt(&key, &answer).await.unwrap();
-    record.answer = Some(answer);
-    assert_eq!(place.table.attempt(&key).await.unwrap(), Some(record));
-    place.cloud.stop().await;
-}
-
-#[tokio::test]
-async fn an_older_sign_of_life_or_observation_changes_nothing() {
-    let place = Place::start().await;
-    let heard = |received_ms| HeartbeatRecord {
-        received_ms,
-        sent_ms: received_ms,
-        slurm_version: None,
-        spooled: 0,
-    };
-    place.table.put_heartbeat(&heard(2_000)).await.unwrap();
-    place.table.put_heartbeat(&heard(1_000)).await.unwrap();
-    assert_eq!(place.table.heartbeat().await.unwrap(), Some(heard(2_000)));
     let states = |observed_ms, nodes: String| NodeStatesRecord {
         observed_ms,
         states: vec![NodesInState {
@@ -543,21 +256,10 @@ async fn an_older_sign_of_life_or_observation_changes_nothing() {
             nodes,
         }],
     };
-    place
-        .table
-        .put_node_states(&states(2_000, "burst-1".to_owned()))
-        .await
-        .unwrap();
-    place
-        .table
-        .put_node_states(&states(1_000, "burst-2".to_owned()))
-        .await
-        .unwrap();
-    let fault = place
-        .table
-        .put_node_states(&states(3_000, "x".repeat(400_000)))
-        .await
-        .unwrap_err();
+    let small = states(2_000, "burst-1".to_owned());
+    place.table.put_node_states(&small).await.unwrap();
+    let large = states(3_000, "x".repeat(400_000));
+    let fault = place.table.put_node_states(&large).await.unwrap_err();
     assert_eq!(
         (fault.kind, fault.code.as_str()),
         (FaultKind::Invalid, "RecordTooLarge")
@@ -573,18 +275,8 @@ async fn an_older_sign_of_life_or_observation_changes_nothing() {
 }
 
 #[tokio::test]
-async fn messages_arrive_and_wrong_ones_are_set_aside_with_their_reason() {
+async fn wrong_messages_are_set_aside_with_their_reason() {
     let place = Place::start().await;
-    let timer = ContinueLaunch {
-        request_id: RequestId::new("request-1").unwrap(),
-        part: 1,
-        attempt: 2,
-    };
-    place
-        .queues
-        .send_resume(ResumeQueueBody::Continue(timer.clone()), 0)
-        .await
-        .unwrap();
     let receive = async |url: &Option<String>| {
         let call = place
             .sqs
@@ -598,11 +290,6 @@ async fn messages_arrive_and_wrong_ones_are_set_aside_with_their_reason() {
             .messages
             .unwrap_or_default()
     };
-    let messages = receive(&place.urls.resume).await;
-    let own = ClusterName::new("lab").unwrap();
-    let body: ResumeQueueBody = Message::parse(messages[0].body().unwrap(), &own).unwrap();
-    assert_eq!(body, ResumeQueueBody::Continue(timer));
-
     let largest = "ä".repeat(spillway_core::message::MAX_BODY_BYTES / 2);
     for body in ["{\"version\":", "", largest.as_str()] {
         place

@@ -5,6 +5,7 @@
 //! `client` are the head node, `cloud` and `machine` are EC2 and what runs there. `watch` looks at the invariants
 //! after every step.
 
+mod alone;
 mod apply;
 mod burst;
 mod campaign;
@@ -30,8 +31,11 @@ mod watch;
 mod words;
 mod world;
 
+pub use alone::{Inbox, Received, calm, calm_ec2};
 pub use burst::{Burst, burst};
 pub use campaign::Campaign;
+pub use client::SIGNING_SEED;
 pub use coverage::Coverage;
+pub use port::Port;
 pub use run::{Run, run, tell};
 pub use watch::{INVARIANTS, Violation};

@@ -19,6 +19,8 @@ use super::setting::Setting;
 use super::slurm::ResumedJob;
 use super::world::{Due, RESUME, SUSPEND, UPDATES, World};
 
+/// What the key that seals is made of.
+pub const SIGNING_SEED: [u8; 32] = [7; 32];
 /// As `client/src/hook/request.rs` has it.
 const MARGIN_MS: u64 = 10_000;
 const MARGIN_DIVISOR: u64 = 10;
@@ -59,7 +61,7 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn new(setting: &Setting) -> Self {
         Self {
-            key: Arc::new(SigningKey::from_seed(&[7; 32])),
+            key: Arc::new(SigningKey::from_seed(&SIGNING_SEED)),
             history: vec![None; setting.nodes.len()],
             last: None,
             spool: VecDeque::new(),

@@ -17,13 +17,13 @@ const SLOW_MS: u64 = 45_000;
 
 /// What an invocation sees of the world.
 #[derive(Debug, Clone)]
-pub(crate) struct Port {
-    pub shared: Shared,
-    pub task: TaskId,
+pub struct Port {
+    pub(crate) shared: Shared,
+    pub(crate) task: TaskId,
     /// By how much its clock is off.
-    pub skew_ms: i64,
+    pub(crate) skew_ms: i64,
     /// No more faults: a message of its batch was struck often enough.
-    pub spared: bool,
+    pub(crate) spared: bool,
 }
 
 /// How a call goes.

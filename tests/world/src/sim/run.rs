@@ -127,7 +127,7 @@ impl World {
         false
     }
 
-    fn happens(&mut self, due: Due) {
+    pub(super) fn happens(&mut self, due: Due) {
         match due {
             Due::Wake(waker) => waker.wake(),
             Due::Poll(function) => self.poll(function),

@@ -73,8 +73,10 @@ impl Commands for Port {
             if trouble != Some(Trouble::Lost) {
                 world.after(after_ms, Due::Command(sealed.to_owned()));
             }
+            let command_id = format!("command-{}", world.fresh_number());
+            world.commands.insert(command_id.clone());
             CommandSent {
-                command_id: format!("command-{}", world.fresh_number()),
+                command_id,
                 head_nodes: vec!["mi-0123456789abcdef0".to_owned()],
             }
         };
@@ -83,11 +85,12 @@ impl Commands for Port {
 }
 
 impl CommandOutcomes for Port {
-    async fn outcome(&self, _command_id: &str, _head_node: &str) -> Result<CommandOutcome, Fault> {
+    async fn outcome(&self, command_id: &str, _head_node: &str) -> Result<CommandOutcome, Fault> {
         let call = Call::Outcome;
         let way = self.way(call);
         self.there(call, way).await?;
-        if way.trouble == Some(Trouble::Unknown) {
+        let is_known = self.shared.lock().commands.contains(command_id);
+        if way.trouble == Some(Trouble::Unknown) || !is_known {
             return Err(fault(call, FaultKind::NotFound, "InvocationDoesNotExist"));
         }
         self.back(call, way).await?;

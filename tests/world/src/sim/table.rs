@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use spillway_control::fault::Fault;
+use spillway_control::fault::{Fault, FaultKind};
 use spillway_control::ports::{InstanceWrite, PairingWrite, Table};
 use spillway_control::record::{
     AttemptKey, AttemptRecord, HeartbeatRecord, InstanceRecord, LaunchAnswer, NodeStatesRecord,
@@ -17,7 +17,7 @@ use spillway_core::pairing::{LaunchKey, Pairing};
 use spillway_core::plan::InstanceState;
 
 use super::names::{Call, Trouble};
-use super::port::Port;
+use super::port::{Port, fault};
 use super::setting::Setting;
 use super::store::Store;
 use super::words;
@@ -36,7 +36,7 @@ pub(crate) struct Records {
     pub requests: Store<LaunchKey, RequestRecord>,
     attempts: Store<AttemptKey, AttemptRecord>,
     heartbeat: Option<HeartbeatRecord>,
-    node_states: Option<NodeStatesRecord>,
+    pub node_states: Option<NodeStatesRecord>,
 }
 
 impl Records {
@@ -348,17 +348,18 @@ impl Table for Port {
     }
 
     async fn answer_attempt(&self, key: &AttemptKey, answer: &LaunchAnswer) -> Result<(), Fault> {
+        let call = Call::AnswerAttempt;
         let effect = |world: &mut World, _| {
-            if let Some(Stored {
+            let there = world.records.attempts.get(key).cloned();
+            let Stored {
                 mut record,
                 version,
-            }) = world.records.attempts.get(key).cloned()
-            {
-                record.answer = Some(answer.clone());
-                world.records.attempts.put(key, &record, version);
-            }
+            } = there.ok_or_else(|| fault(call, FaultKind::Invalid, "NoSuchAttempt"))?;
+            record.answer = Some(answer.clone());
+            world.records.attempts.put(key, &record, version);
+            Ok(())
         };
-        self.call(Call::AnswerAttempt, effect).await
+        self.call(call, effect).await?
     }
 
     async fn heartbeat(&self) -> Result<Option<HeartbeatRecord>, Fault> {

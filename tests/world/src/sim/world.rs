@@ -1,7 +1,7 @@
 //! The world of a run: everything there is outside of the use-cases, under one lock, and the agenda of what happens
 //! when.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
@@ -93,6 +93,8 @@ pub(crate) struct World {
     pub machines: Machines,
     pub functions: Functions,
     pub watch: Watch,
+    /// Ids of the commands that SSM took.
+    pub commands: BTreeSet<String>,
     /// Events that happened.
     pub events: usize,
     /// The first violation of each invariant, in the order of time.
@@ -106,7 +108,7 @@ pub(crate) const REPORTS: usize = 2;
 pub(crate) const UPDATES: usize = 3;
 
 /// The template's maxReceiveCount, in that order.
-const MAX_RECEIVES: [u32; 4] = [5, 100, 5, 10];
+pub(crate) const MAX_RECEIVES: [u32; 4] = [5, 100, 5, 10];
 
 impl World {
     pub(crate) fn new(seed: u64, told: bool) -> Self {
@@ -135,6 +137,7 @@ impl World {
             machines: Machines::default(),
             functions: Functions::default(),
             watch: Watch::default(),
+            commands: BTreeSet::new(),
             events: 0,
             violations: Vec::new(),
             setting,
