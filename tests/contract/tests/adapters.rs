@@ -60,7 +60,7 @@ async fn items_look_as_burst_nodes_and_people_read_them() {
     );
     assert_eq!(
         (text("instance_id"), text("address")),
-        (instance(1).as_str(), "10.0.16.1")
+        (instance(1).as_str(), "10.0.0.1")
     );
     assert_eq!(
         item["generation"].as_n().unwrap(),

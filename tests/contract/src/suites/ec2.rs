@@ -42,7 +42,6 @@ pub async fn suite<W: Ec2 + Behind + Clock>(world: &W) {
         what_ec2_does_not_know_is_told_apart,
         what_ec2_does_not_show_yet_is_unknown,
         tags_are_set_and_found,
-        a_call_not_answered_in_time_is_passing,
         more_than_a_page_is_found => world
     );
 }
@@ -343,14 +342,6 @@ async fn tags_are_set_and_found<W: Ec2>(world: &W) {
     let stranger = world.tag(&[instance(901)], &name).await;
     let fault = stranger.expect_err("there is no such instance");
     assert_eq!(fault.kind, FaultKind::NotFound, "{fault}");
-}
-
-/// Whether it was carried out nobody knows then.
-async fn a_call_not_answered_in_time_is_passing<W: Ec2>(world: &W) {
-    let call = call("not-in-any-time", 1, candidates(1, 1));
-    let fault = world.launch(&call, 0).await;
-    let fault = fault.expect_err("no call is answered at once");
-    assert_eq!(fault.kind, FaultKind::Transient, "{fault}");
 }
 
 async fn more_than_a_page_is_found<W: Ec2 + Behind>(world: &W) {
