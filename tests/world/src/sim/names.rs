@@ -128,6 +128,7 @@ impl Call {
     pub(crate) fn weight(self) -> f64 {
         match self {
             Self::ReleaseUnpaired => 8.0,
+            Self::NoteUnknown => 40.0,
             Self::Boot | Self::Now | Self::NodesWithUpdateDue | Self::Launch => 4.0,
             _ => 1.0,
         }
