@@ -10,7 +10,7 @@ use spillway_world::ec2::{CapacityKind, Instance, InstanceState, Pool};
 
 use crate::support::{
     Story, alive, arm, calls, fired, internal_error, job, job_is, launched_ever, node, pause,
-    pools, powered_down, set_free_capacity, submit, submit_with, until,
+    pools, powered_down, push_short_rest, set_free_capacity, submit, submit_with, until,
 };
 
 /// Slurm's ResumeTimeout in these stories. Ours ends ten seconds earlier.
@@ -22,9 +22,6 @@ const AT_ONCE_SECONDS: u64 = 5;
 /// A job on one node, from its submission to its end. slurmctld 22.05 looks only every 30 s whether the nodes of a
 /// batch job have booted.
 const JOB_SECONDS: u64 = 90;
-
-/// `capacity_rest_seconds` where a story waits for the end of a rest: the shortest that a policy may set.
-const REST_SECONDS: u32 = 10;
 
 const CLIENT: &str = "/usr/bin/spillway";
 const MUNGE_KEY: &str = "/etc/munge/munge.key";
@@ -313,16 +310,6 @@ async fn ec2_has_no_instance_to_give() {
     job_is(&lab, &second, "COMPLETED", JOB_SECONDS).await;
     assert_eq!(launched_ever(&lab), 1);
     lab.end().await;
-}
-
-async fn push_short_rest(lab: &Lab) {
-    let path = lab.head.directory().join("etc/spillway.toml");
-    let text = std::fs::read_to_string(&path).expect("the configuration");
-    let limits = format!("[limits]\ncapacity_rest_seconds = {REST_SECONDS}\n");
-    let changed = text.replace("[limits]\n", &limits);
-    assert_ne!(changed, text, "the configuration has no limits");
-    std::fs::write(&path, changed).expect("write the configuration");
-    lab.push_policy(&path).await.expect("the policy is pushed");
 }
 
 #[tokio::test(flavor = "multi_thread")]

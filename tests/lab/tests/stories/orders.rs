@@ -10,7 +10,7 @@ use spillway_lab::lab::Lab;
 
 use crate::support::{
     Story, alive, arm, fired, generation, internal_error, job, job_is, launched_ever, node, now_ms,
-    pause, powered_down, put, put_aside_after_one_failure, submit, take, until,
+    pause, powered_down, push_short_rest, put, put_aside_after_one_failure, submit, take, until,
 };
 
 /// Longer than a queue hides a message that failed: it is delivered again within this.
@@ -147,6 +147,8 @@ async fn a_failure_is_told_after_slurm_has_called_resume_again() {
         |_| {},
     )
     .await;
+    // The agent may have been listening already: then it hears of the failure, and the group rests.
+    push_short_rest(&lab).await;
     let deaf = arm(
         &lab,
         "sqs",

@@ -433,3 +433,16 @@ pub fn calls(lab: &Lab, operation: &str) -> usize {
         .filter(|call| call.operation == operation && call.status == 200)
         .count()
 }
+
+/// `capacity_rest_seconds` where a story waits for the end of a rest: the shortest that a policy may set.
+const REST_SECONDS: u32 = 10;
+
+pub async fn push_short_rest(lab: &Lab) {
+    let path = lab.head.directory().join("etc/spillway.toml");
+    let text = std::fs::read_to_string(&path).expect("the configuration");
+    let limits = format!("[limits]\ncapacity_rest_seconds = {REST_SECONDS}\n");
+    let changed = text.replace("[limits]\n", &limits);
+    assert_ne!(changed, text, "the configuration has no limits");
+    std::fs::write(&path, changed).expect("write the configuration");
+    lab.push_policy(&path).await.expect("the policy is pushed");
+}
