@@ -135,7 +135,9 @@ impl World {
         match &new.state {
             PairingState::Requested { deadline_ms, .. }
             | PairingState::Launched { deadline_ms, .. } => {
-                let look = (deadline_ms + SOON_MS, node.clone(), new.generation);
+                // One that is accepted after its deadline gets its timer right after.
+                let at_ms = self.now_ms.max(*deadline_ms) + SOON_MS;
+                let look = (at_ms, node.clone(), new.generation);
                 self.watch.deadlines.insert(look);
             }
             PairingState::Ready { instance, .. } => {
