@@ -26,7 +26,7 @@ pub use reserve::{OVER_LIMIT, Reservation, over_limit};
 
 /// Most bytes of the record's launches, owners and groups. The record is one item of the table, which takes 405 KB of it;
 /// the rest is for the hour's counts and for launches of ten nodes and more, whose numbers are longer than the
-/// [`HOLD_BYTES`] of one.
+/// `HOLD_BYTES` of one.
 pub const MAX_BYTES: usize = 395_000;
 /// What a launch takes for each group and owner: 10,000 nodes launched one by one take 380 KB.
 const HOLD_BYTES: usize = 38;
