@@ -6,6 +6,7 @@ mod check;
 mod client;
 mod error;
 mod file;
+mod healing;
 mod limits;
 mod policy;
 mod read;
@@ -21,6 +22,7 @@ pub use client::{
     UpdateRoads,
 };
 pub use error::{ConfigError, ConfigErrors};
+pub use healing::{HeadNodeAway, NoticeAction, NoticePolicy, SweepPolicy};
 pub use limits::{
     DEFAULT_EC2_INSTANCES_AT_ONCE, DEFAULT_EC2_INSTANCES_PER_SECOND,
     DEFAULT_LAUNCHES_PER_HOUR_PER_NODE, Limits, OwnerLimits,

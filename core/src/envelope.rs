@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::name::{Generation, JobId, NodeGroupName, RequestId};
+use crate::name::{Generation, JobId, NodeGroupName, RequestId, Signal};
 
 mod key;
 mod seal;
@@ -95,5 +95,27 @@ pub enum UpdateAction {
         /// The node group has no capacity: its powered-down nodes rest.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cool_off: Option<CoolOff>,
+    },
+    /// The node's instance is about to go: no new job starts there (`State=DRAIN`).
+    Drain {
+        /// For `Reason=`, at most [`MAX_REASON_CHARS`].
+        reason: String,
+        /// Sent to the jobs that run on the nodes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        signal: Option<Signal>,
+        /// Hostlist: as many of these as drain, powered down and idle ones, are powered up at once.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        replace_from: Option<String>,
+    },
+    /// The node goes within moments: the batch jobs that run on it are queued again, each once.
+    Requeue {
+        /// For the jobs' `AdminComment`, at most [`MAX_REASON_CHARS`].
+        reason: String,
+    },
+    /// No instance serves the node, and it is in a state that slurmctld does not get it out of by itself. Applied also
+    /// where the node's last request is a suspend, and only where no job holds the node.
+    Recover {
+        /// For `Reason=`, at most [`MAX_REASON_CHARS`].
+        reason: String,
     },
 }

@@ -12,9 +12,11 @@ use crate::name::ClusterName;
 
 mod report;
 mod request;
+mod sweep;
 
 pub use report::*;
 pub use request::*;
+pub use sweep::*;
 
 /// The version this build writes, and the newest it reads.
 pub const MESSAGE_VERSION: u32 = 1;

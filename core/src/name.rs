@@ -18,8 +18,8 @@ pub use generation::{Generation, MAX_GENERATION};
 pub use owner::{MAX_OWNER_NAME_CHARS, OwnerName};
 pub use slurm::{
     ClusterName, JobId, MAX_CLUSTER_NAME_LENGTH, MAX_JOB_ID_LENGTH, MAX_NODE_GROUP_NAME_LENGTH,
-    MAX_NODE_NAME_LENGTH, MAX_PARTITION_NAME_LENGTH, MAX_REQUEST_ID_LENGTH, NodeGroupName,
-    NodeName, PartitionName, RequestId,
+    MAX_NODE_NAME_LENGTH, MAX_PARTITION_NAME_LENGTH, MAX_REQUEST_ID_LENGTH, MAX_SIGNAL_LENGTH,
+    NodeGroupName, NodeName, PartitionName, RequestId, Signal,
 };
 
 /// How much of a refused value an error repeats: it may come from anywhere and be of any size.

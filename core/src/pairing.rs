@@ -8,11 +8,13 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::envelope::JobNote;
-use crate::name::{Generation, InstanceId, NodeGroupName, NodeName, RequestId};
+use crate::name::{Generation, InstanceId, NodeGroupName, NodeName, RequestId, Signal};
 
+mod history;
 mod transition;
 
-pub use transition::{EXPIRED_REASON, NOT_LAUNCHED_IN_TIME_REASON};
+pub use history::{MAX_HISTORY, Step, StepKind};
+pub use transition::{EXPIRED_REASON, NOT_LAUNCHED_IN_TIME_REASON, RECOVER_AGAIN_MS};
 
 /// Which launch an instance came from: one part of one request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -47,6 +49,12 @@ pub struct Pairing {
     /// The instance last let go, so that a repeated message can see its termination through.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub released: Option<InstanceId>,
+    /// When slurmctld was last told to get it out of a wedged state, Unix milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovered_ms: Option<u64>,
+    /// What happened to it, the last at the end: at most [`MAX_HISTORY`] steps.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<Step>,
 }
 
 /// Where a node stands with us.
@@ -79,7 +87,20 @@ pub enum PairingState {
         instance: InstanceId,
         /// Its private address.
         address: IpAddr,
+        /// Its instance is about to go.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        leaving: Option<Leaving>,
     },
+}
+
+/// Why an instance that serves a node is about to go, and when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leaving {
+    /// For `Reason=`.
+    pub reason: String,
+    /// When EC2 takes it, Unix milliseconds; absent where nobody says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_ms: Option<u64>,
 }
 
 /// What slurmctld is to be told of one node.
@@ -101,7 +122,7 @@ pub struct DueUpdate {
 }
 
 /// The content of an update of one node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(tag = "action", rename_all = "kebab-case")]
 pub enum DueAction {
     /// `NodeAddr=`.
@@ -116,6 +137,27 @@ pub enum DueAction {
         /// Its node group has no capacity until then.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cool_off: Option<DueCoolOff>,
+    },
+    /// No new job starts on it.
+    Drain {
+        /// For `Reason=`.
+        reason: String,
+        /// Sent to the jobs that run on it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        signal: Option<Signal>,
+        /// Another node of its group is to be powered up at once.
+        #[serde(default)]
+        replace: bool,
+    },
+    /// Its batch jobs are queued again while they still can be.
+    Requeue {
+        /// For the jobs.
+        reason: String,
+    },
+    /// It is wedged in a state that Slurm does not get it out of.
+    Recover {
+        /// For `Reason=`.
+        reason: String,
     },
 }
 
@@ -188,6 +230,43 @@ pub enum Event {
         /// The generation it was set for.
         generation: Generation,
     },
+    /// EC2 or the site wants the instance gone soon.
+    Leaving {
+        /// Which.
+        instance: InstanceId,
+        /// For `Reason=`.
+        reason: String,
+        /// When EC2 takes it, Unix milliseconds; absent where nobody says.
+        until_ms: Option<u64>,
+        /// Sent to the jobs that run on it.
+        signal: Option<Signal>,
+        /// Another node of its group is to be powered up at once.
+        replace: bool,
+    },
+    /// The instance goes within moments: its jobs are to be queued again.
+    Requeue {
+        /// Which.
+        instance: InstanceId,
+    },
+    /// The instance serves no more: EC2 ended it, or it is none that Slurm may use.
+    Gone {
+        /// Which.
+        instance: InstanceId,
+        /// For `Reason=`, unless it was known before that it goes.
+        reason: String,
+    },
+    /// slurmctld holds the node powered down, and an instance runs for it.
+    Unwanted {
+        /// The node's last request at the head node.
+        generation: Generation,
+    },
+    /// slurmctld holds the node in a state that it does not get out of by itself, and no instance serves it.
+    Wedged {
+        /// The node's last request at the head node.
+        generation: Generation,
+        /// For `Reason=`.
+        reason: String,
+    },
     /// The agent has applied an update.
     Acknowledged {
         /// The update's generation.
@@ -251,6 +330,8 @@ impl Pairing {
             update_due: None,
             launches_ms: Vec::new(),
             released: None,
+            recovered_ms: None,
+            history: Vec::new(),
         }
     }
 
@@ -262,6 +343,15 @@ impl Pairing {
             PairingState::Launched { instance, .. } | PairingState::Ready { instance, .. } => {
                 Some(instance)
             }
+        }
+    }
+
+    /// Why its instance is about to go.
+    #[must_use]
+    pub fn leaving(&self) -> Option<&Leaving> {
+        match &self.state {
+            PairingState::Ready { leaving, .. } => leaving.as_ref(),
+            _ => None,
         }
     }
 }

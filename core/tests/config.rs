@@ -101,7 +101,7 @@ fn errors_of_form_name_the_place_and_a_way_out() {
         "¦colour = ",
         "spillway.toml:1:1: region: this key is missing\n  hint: add it: The AWS region of everything\n\
          @: colour: there is no such key\n  hint: known are `aws`, `callback`, `client`, `cluster`, \
-         `limits`, `node_group`, `partition`, `queues`, `region`, `slurm`",
+         `limits`, `node_group`, `partition`, `queues`, `region`, `slurm`, `sweep`",
     );
     check(
         "[limits]\nmax_nodes = 300\n",

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use schemars::{JsonSchema, schema_for};
 use spillway_core::envelope::Envelope;
-use spillway_core::message::{Message, ReportBody, ResumeQueueBody, SuspendQueueBody};
+use spillway_core::message::{
+    Message, ReportBody, ResumeQueueBody, SuspendQueueBody, SweepQueueBody,
+};
 
 fn check<T: JsonSchema>(queue: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -40,4 +42,9 @@ fn schema_of_the_reports_queue() {
 #[test]
 fn schema_of_the_updates_queue() {
     check::<Envelope>("updates");
+}
+
+#[test]
+fn schema_of_the_sweep_queue() {
+    check::<SweepQueueBody>("sweep");
 }

@@ -4,9 +4,10 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 
 use proptest::prelude::*;
-use spillway_core::name::{Generation, InstanceId, NodeName, RequestId};
+use spillway_core::name::{Generation, InstanceId, NodeName, RequestId, Signal};
 use spillway_core::pairing::{
-    DueAction, Event, LaunchKey, Pairing, PairingState, Transition, Verdict,
+    DueAction, Event, LaunchKey, MAX_HISTORY, Pairing, PairingState, RECOVER_AGAIN_MS, StepKind,
+    Transition, Verdict,
 };
 
 const NOW_MS: u64 = 1_000_000;
@@ -104,7 +105,22 @@ fn states() -> Vec<(&'static str, Pairing)> {
         ),
         (
             "ready",
-            after(&[requested.clone(), launched(5, 1), acknowledged, ready]),
+            after(&[
+                requested.clone(),
+                launched(5, 1),
+                acknowledged.clone(),
+                ready.clone(),
+            ]),
+        ),
+        (
+            "ready, about to go in an hour",
+            after(&[
+                requested.clone(),
+                launched(5, 1),
+                acknowledged,
+                ready,
+                leaving(1, Some(NOW_MS + 3_600_000)),
+            ]),
         ),
         ("failed, untold", after(&[requested, not_launched])),
         (
@@ -227,6 +243,59 @@ fn answers() -> Vec<(&'static str, Event, u64)> {
     ]
 }
 
+fn leaving(id: u64, until_ms: Option<u64>) -> Event {
+    Event::Leaving {
+        instance: instance(id),
+        reason: "spot".to_owned(),
+        until_ms,
+        signal: Signal::new("USR1").ok(),
+        replace: true,
+    }
+}
+
+fn wedged(n: u64) -> Event {
+    Event::Wedged {
+        generation: generation(n),
+        reason: "wedged".to_owned(),
+    }
+}
+
+/// What EC2 gives notice of, and what the sweep finds.
+fn findings() -> Vec<(&'static str, Event, u64)> {
+    let at = |name, event| (name, event, NOW_MS);
+    let gone = |id| Event::Gone {
+        instance: instance(id),
+        reason: "gone".to_owned(),
+    };
+    let requeue = |id| Event::Requeue {
+        instance: instance(id),
+    };
+    let unwanted = |n| Event::Unwanted {
+        generation: generation(n),
+    };
+    vec![
+        at(
+            "its instance is to go in a minute",
+            leaving(1, Some(NOW_MS + 60_000)),
+        ),
+        at(
+            "its instance is to go in an hour",
+            leaving(1, Some(NOW_MS + 3_600_000)),
+        ),
+        at("its instance is to go some time", leaving(1, None)),
+        at("another instance is to go", leaving(2, None)),
+        at("its jobs are to be requeued", requeue(1)),
+        at("another instance's jobs are to be requeued", requeue(2)),
+        at("its instance is gone", gone(1)),
+        at("another instance is gone", gone(2)),
+        at("Slurm holds it powered down", unwanted(5)),
+        at("Slurm held it powered down before", unwanted(3)),
+        at("it is wedged", wedged(5)),
+        at("it is wedged since a request unheard of", wedged(9)),
+        at("it was wedged before", wedged(3)),
+    ]
+}
+
 /// One line: the verdict, the state after, and what follows.
 fn line(transition: &Transition) -> String {
     let Transition {
@@ -252,6 +321,24 @@ fn line(transition: &Transition) -> String {
         Some(DueAction::Address { .. }) => text.push_str(", tell Slurm the address"),
         Some(DueAction::Fail { reason, .. }) => {
             write!(text, ", tell Slurm {reason:?}").expect("writing to a string");
+        }
+        Some(DueAction::Drain {
+            reason,
+            signal,
+            replace,
+        }) => {
+            let signal = signal.as_ref().map_or("none", |signal| signal.as_str());
+            write!(
+                text,
+                ", drain {reason:?}, signal {signal}, replace {replace}"
+            )
+            .expect("writing to a string");
+        }
+        Some(DueAction::Requeue { reason }) => {
+            write!(text, ", requeue {reason:?}").expect("writing to a string");
+        }
+        Some(DueAction::Recover { reason }) => {
+            write!(text, ", recover {reason:?}").expect("writing to a string");
         }
         None => {}
     }
@@ -287,7 +374,7 @@ fn table() {
     let mut text = String::new();
     for (state, pairing) in states() {
         writeln!(text, "{state}").expect("writing to a string");
-        for (name, event, now_ms) in requests().into_iter().chain(answers()) {
+        for (name, event, now_ms) in requests().into_iter().chain(answers()).chain(findings()) {
             writeln!(text, "  {name:<48} {}", line(&pairing.on(&event, now_ms)))
                 .expect("writing to a string");
         }
@@ -392,6 +479,57 @@ fn a_record_names_the_resume_it_last_accepted() {
     assert_eq!(overtaken.request_id, Some(launch(5).request_id));
 }
 
+/// What one power-down does not heal is tried again, but not all the time.
+#[test]
+fn a_wedged_node_is_recovered_once_in_ten_minutes() {
+    let told = after(&[wedged(5)]);
+    let acknowledged = Event::Acknowledged {
+        generation: generation(5),
+        number: told.update_number,
+    };
+    let waiting = told.on(&acknowledged, NOW_MS).next;
+    assert_eq!(waiting.update_due, None);
+    let at = |ms| waiting.on(&wedged(5), NOW_MS + ms).verdict;
+    assert_eq!(at(RECOVER_AGAIN_MS - 1), Verdict::Stale);
+    assert_eq!(at(RECOVER_AGAIN_MS), Verdict::Accepted);
+}
+
+#[test]
+fn the_history_keeps_the_last_steps_with_their_reasons() {
+    let ready = Event::Ready {
+        instance: instance(1),
+        generation: generation(5),
+    };
+    let gone = Event::Gone {
+        instance: instance(1),
+        reason: "terminated".to_owned(),
+    };
+    let life = after(&[resume(5), launched(5, 1), ready, leaving(1, None), gone]);
+    let kinds: Vec<StepKind> = life.history.iter().map(|step| step.what).collect();
+    assert_eq!(
+        kinds,
+        [
+            StepKind::Resumed,
+            StepKind::Launched,
+            StepKind::Joined,
+            StepKind::Leaving,
+            StepKind::Gone
+        ]
+    );
+    let last = life.history.last().expect("five steps");
+    assert_eq!(last.instance, Some(instance(1)));
+    // The notice said why before EC2 did.
+    assert_eq!(last.reason.as_deref(), Some("spot"));
+
+    let lives = (1..40).flat_map(|n| [resume(2 * n), not_launched(2 * n, "none")]);
+    let long = after(&lives.collect::<Vec<_>>());
+    assert_eq!(long.history.len(), MAX_HISTORY);
+    assert_eq!(
+        long.history.last().map(|step| step.what),
+        Some(StepKind::NotLaunched)
+    );
+}
+
 fn any_event() -> impl Strategy<Value = Event> {
     let id = || 1_u64..5;
     let reason = || Just("why".to_owned());
@@ -404,6 +542,11 @@ fn any_event() -> impl Strategy<Value = Event> {
         1 => (id(), reason()).prop_map(|(id, reason)| Event::Failed { instance: instance(id), reason }),
         1 => (1_u64..40).prop_map(|n| Event::Deadline { generation: generation(n) }),
         3 => (1_u64..40, 0_u64..6).prop_map(|(n, number)| Event::Acknowledged { generation: generation(n), number }),
+        2 => (id(), prop::option::of(0_u64..200_000)).prop_map(|(id, ms)| leaving(id, ms.map(|ms| NOW_MS + ms))),
+        1 => id().prop_map(|id| Event::Requeue { instance: instance(id) }),
+        1 => (id(), reason()).prop_map(|(id, reason)| Event::Gone { instance: instance(id), reason }),
+        1 => (1_u64..40).prop_map(|n| Event::Unwanted { generation: generation(n) }),
+        1 => (1_u64..40).prop_map(wedged),
         1 => prop::option::of(0_u32..4).prop_map(|attempt| Event::Unanswered { attempt }),
         1 => (1_u64..40, 0_u64..6).prop_map(|(n, number)| Event::Dismissed { generation: generation(n), number }),
     ]
@@ -426,6 +569,32 @@ fn fitting(event: Event, pairing: &Pairing) -> Event {
         (Event::Ready { .. }, PairingState::Launched { instance, .. }) => Event::Ready {
             instance: instance.clone(),
             generation: pairing.generation,
+        },
+        (
+            Event::Leaving {
+                reason,
+                until_ms,
+                signal,
+                replace,
+                ..
+            },
+            PairingState::Ready { instance, .. },
+        ) => Event::Leaving {
+            instance: instance.clone(),
+            reason,
+            until_ms,
+            signal,
+            replace,
+        },
+        (Event::Requeue { .. }, PairingState::Ready { instance, .. }) => Event::Requeue {
+            instance: instance.clone(),
+        },
+        (Event::Unwanted { .. }, _) => Event::Unwanted {
+            generation: pairing.generation,
+        },
+        (Event::Wedged { reason, .. }, _) => Event::Wedged {
+            generation: pairing.generation,
+            reason,
         },
         (Event::Acknowledged { number, .. }, _) => {
             let number = pairing.update_due.as_ref().map_or(number, |due| due.number);

@@ -39,6 +39,7 @@ pub async fn heartbeats(agent: Arc<Agent>) {
             hello,
             slurm_version: version.clone(),
             spooled: agent.ledger().unsent().len() as u64,
+            oldest_spooled_ms: None,
             clock_skew_ms: agent
                 .receiver
                 .sqs
@@ -126,6 +127,9 @@ fn by_state(rows: Vec<NodeRow>) -> Vec<NodesInState> {
         NodesInState {
             state,
             nodes: hostlist::fold(names),
+            reason: None,
+            addresses: Vec::new(),
+            generations: Vec::new(),
         }
     });
     folded.collect()

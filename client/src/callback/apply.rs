@@ -85,6 +85,9 @@ pub async fn apply(
                 match update.action {
                     UpdateAction::Address { .. } => "address",
                     UpdateAction::Fail { .. } => "fail",
+                    UpdateAction::Drain { .. } => "drain",
+                    UpdateAction::Requeue { .. } => "requeue",
+                    UpdateAction::Recover { .. } => "recover",
                 },
             );
             results.push(UpdateResult {
@@ -118,7 +121,7 @@ fn targets(update: &Update) -> Result<Vec<Target>, ApplyError> {
             let (count, expected) = (addresses.len(), names.len());
             return Err(malformed(format!("{count} addresses for {expected} nodes")));
         }
-        UpdateAction::Fail { .. } => vec![None; names.len()],
+        _ => vec![None; names.len()],
     };
     let targets = names.into_iter().zip(addresses);
     Ok(targets
@@ -224,7 +227,10 @@ async fn tell_slurm(
                 .collect();
             receiver.slurm.set_addresses(&addresses).await
         }
-        UpdateAction::Fail { reason, .. } => {
+        UpdateAction::Fail { reason, .. }
+        | UpdateAction::Drain { reason, .. }
+        | UpdateAction::Requeue { reason }
+        | UpdateAction::Recover { reason } => {
             let nodes: Vec<&NodeName> = batch.iter().map(|target| &target.node).collect();
             receiver.slurm.fail(&nodes, reason).await
         }

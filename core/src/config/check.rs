@@ -3,6 +3,7 @@
 
 mod client;
 mod group;
+mod healing;
 mod limits;
 
 use std::collections::{BTreeMap, HashMap};
@@ -44,6 +45,7 @@ pub(super) fn check(file: SiteFile) -> Result<Site, Vec<Problem>> {
     check.slurm(&file);
     let root = Path::default();
     check.limits(&file.limits, &root.key("limits"));
+    check.sweep(&file.sweep, &root.key("sweep"));
     let partitions = check.partitions(&file.partition, &file.node_group);
     check.node_names(&file.node_group);
     for (index, group) in file.node_group.iter().enumerate() {
@@ -144,6 +146,7 @@ fn site(mut file: SiteFile, partitions: &PartitionsByGroup) -> Result<Site, Vec<
     let partition = |file: PartitionFile| {
         let policy = PartitionPolicy {
             strategy: file.strategy,
+            notices: healing::notices(&file.notices),
             limits: partition_limits(&file),
         };
         (file.name, policy)
@@ -160,6 +163,7 @@ fn site(mut file: SiteFile, partitions: &PartitionsByGroup) -> Result<Site, Vec<
         resume_timeout_seconds,
         suspend_timeout_seconds: file.slurm.suspend_timeout_seconds,
         limits: limits::limits(std::mem::take(&mut file.limits)),
+        sweep: healing::sweep(&file.sweep),
         partitions: partitions.collect(),
         node_groups: groups.map_err(|error| whole(error.to_string()))?,
     };
@@ -234,6 +238,7 @@ impl Check {
         for (index, partition) in partitions.iter().enumerate() {
             let path = root.index(index);
             self.partition_limits(partition_limits(partition), &path);
+            self.notices(&partition.notices, &path.key("notices"));
             let path = path.key("node_groups");
             self.not_empty(&path, &partition.node_groups, "node group");
             self.unique(&partition.node_groups, |index| path.index(index));

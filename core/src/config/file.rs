@@ -10,11 +10,12 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
 use super::client::{AwsAccess, CallbackSettings, LogLevel, Queues, SlurmSettings};
+use super::healing::{HeadNodeAway, NoticeAction};
 use super::policy::{CapacityKind, OnDemandAllocation, Strategy};
 use crate::hostlist::Hostlist;
 use crate::name::{
-    ClusterName, InstanceType, LaunchTemplateId, NodeGroupName, PartitionName, Region, SubnetId,
-    Zone,
+    ClusterName, InstanceType, LaunchTemplateId, NodeGroupName, PartitionName, Region, Signal,
+    SubnetId, Zone,
 };
 
 /// A site: one Slurm cluster that bursts into one AWS region.
@@ -40,6 +41,9 @@ pub(super) struct SiteFile {
     pub slurm: SlurmSettings,
     /// Caps on the cluster, its users and its accounts.
     pub limits: LimitsFile,
+    /// What the sweep may do, which looks every minute for what went wrong.
+    #[serde(default)]
+    pub sweep: SweepFile,
     /// The Slurm partitions that have burst nodes.
     #[schemars(length(min = 1))]
     pub partition: Vec<PartitionFile>,
@@ -144,12 +148,54 @@ pub(super) struct PartitionFile {
     /// What a job of several nodes gets when EC2 has not enough.
     #[serde(default)]
     pub strategy: Strategy,
+    /// What is done when an instance is about to go.
+    #[serde(default)]
+    pub notices: NoticesFile,
     /// Most nodes that run, or are on their way, for the jobs of this partition. No limit of its own if left out.
     #[schemars(range(min = 1, max = 65536))]
     pub max_nodes: Option<u32>,
     /// Most vCPUs for the jobs of this partition. No limit of its own if left out.
     #[schemars(range(min = 1))]
     pub max_vcpus: Option<u32>,
+}
+
+/// What is done with the partition's nodes when their instances are about to go.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NoticesFile {
+    /// EC2 takes the instance: a spot interruption, or the end of a reservation or capacity block. `requeue` if left out.
+    pub interruption: Option<NoticeAction>,
+    /// EC2 recommends to leave a spot instance that it may take soon. `ignore` if left out.
+    pub rebalance: Option<NoticeAction>,
+    /// AWS announces work on the instance's host, or its status checks fail. `drain` if left out.
+    pub maintenance: Option<NoticeAction>,
+    /// How many seconds before the end jobs are queued again, 5 to 120; 30 if left out.
+    #[schemars(range(min = 5, max = 120))]
+    pub requeue_before_seconds: Option<u32>,
+    /// Sent to the jobs on the node when the notice comes, such as `USR1`. None if left out.
+    pub signal: Option<Signal>,
+    /// Another node of the group is powered up at once, from another pool.
+    #[serde(default)]
+    pub replace: bool,
+}
+
+/// What the sweep may do.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SweepFile {
+    /// A sweep that would let go more instances than this share, in percent, and more than `max_instances`, lets none go
+    /// and raises an alarm. 20 if left out.
+    #[schemars(range(min = 1, max = 100))]
+    pub max_percent: Option<u32>,
+    /// As many a sweep may let go whatever their share; 10 if left out.
+    #[schemars(range(max = 65536))]
+    pub max_instances: Option<u32>,
+    /// What becomes of burst nodes when the head node is silent: `keep` if left out.
+    #[serde(default)]
+    pub head_node_away: HeadNodeAway,
+    /// From when on it counts as silent, in minutes, 5 to 10080; 60 if left out.
+    #[schemars(range(min = 5, max = 10080))]
+    pub head_node_away_minutes: Option<u32>,
 }
 
 /// Nodes with one launch recipe.

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::healing::{NoticePolicy, SweepPolicy};
 use super::limits::{Limits, OwnerLimits};
 use crate::hostlist::Hostlist;
 use crate::name::{
@@ -32,6 +33,9 @@ pub struct Policy {
     pub suspend_timeout_seconds: u32,
     /// The cluster's caps.
     pub limits: Limits,
+    /// What the sweep may do.
+    #[serde(default)]
+    pub sweep: SweepPolicy,
     /// The partitions that have burst nodes, by name.
     #[serde(default)]
     pub partitions: BTreeMap<PartitionName, PartitionPolicy>,
@@ -45,6 +49,9 @@ pub struct PartitionPolicy {
     /// What a job of several nodes gets when EC2 has not enough.
     #[serde(default)]
     pub strategy: Strategy,
+    /// What is done when an instance is about to go.
+    #[serde(default)]
+    pub notices: NoticePolicy,
     /// What its jobs may hold together.
     #[serde(flatten)]
     pub limits: OwnerLimits,

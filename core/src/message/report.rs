@@ -22,6 +22,10 @@ pub enum ReportBody {
     Ready(NodeReady),
     /// A burst node: it cannot join.
     Failed(NodeFailed),
+    /// A burst node: EC2 says that it takes the instance away.
+    Notice(NodeNotice),
+    /// Timer: the jobs of an instance that is about to go are to be queued again.
+    Requeue(RequeueJobs),
     /// Timer: send again what is still unacknowledged.
     Resend(Resend),
     /// Timer: look what became of a command.
@@ -86,6 +90,9 @@ pub struct Heartbeat {
     /// first answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_skew_ms: Option<i64>,
+    /// When Slurm called for the oldest of them, Unix milliseconds; absent where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_spooled_ms: Option<u64>,
     /// How many envelopes were refused since the last heartbeat, by reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub refused_envelopes: BTreeMap<RefusalReason, u64>,
@@ -150,13 +157,26 @@ pub struct NodeStates {
     pub states: Vec<NodesInState>,
 }
 
-/// Nodes that share a state.
+/// The most nodes of which one report says more than their state, so that its record stays below DynamoDB's 400 KB: 32
+/// bytes a node. Of those beyond it only the state is known, and the sweep leaves them alone.
+pub const MAX_DETAILED_NODES: usize = 8_000;
+
+/// Nodes that share a state and a reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NodesInState {
     /// `+`-joined flags.
     pub state: String,
     /// Hostlist.
     pub nodes: String,
+    /// `Reason=`, without who set it and when; absent where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// `NodeAddr` of each, in the hostlist's order; empty for nodes at rest, powered down and well.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<String>,
+    /// The last request that was stamped for each here, in the same order; 0 for none. Empty for nodes at rest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub generations: Vec<u64>,
 }
 
 /// A burst node has joined.
@@ -180,6 +200,27 @@ pub struct NodeFailed {
     pub node: Option<NodeName>,
     /// What failed, in words for Slurm's Reason.
     pub reason: String,
+}
+
+/// What instance metadata says on a burst node of its own end: the second road of a spot notice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NodeNotice {
+    /// The sender.
+    pub instance_id: InstanceId,
+    /// `terminate`, `stop`, `hibernate`, or `rebalance` for the recommendation.
+    pub action: String,
+    /// When, Unix milliseconds; absent for a recommendation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_ms: Option<u64>,
+}
+
+/// Timer on the reports queue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RequeueJobs {
+    /// The instance that is about to go.
+    pub instance_id: InstanceId,
+    /// The node that it served when it was noticed.
+    pub node: NodeName,
 }
 
 /// Timer on the reports queue.

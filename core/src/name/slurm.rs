@@ -15,6 +15,8 @@ pub const MAX_PARTITION_NAME_LENGTH: usize = 64;
 pub const MAX_NODE_GROUP_NAME_LENGTH: usize = 64;
 /// Longest request id: a bound of ours, for messages and table keys.
 pub const MAX_REQUEST_ID_LENGTH: usize = 64;
+/// Longest name of a signal that jobs may be sent.
+pub const MAX_SIGNAL_LENGTH: usize = 4;
 /// Longest job id in text: two 32-bit numbers and a sign between them.
 pub const MAX_JOB_ID_LENGTH: usize = 21;
 
@@ -23,7 +25,8 @@ deserialize_from_string!(
     NodeName,
     PartitionName,
     NodeGroupName,
-    RequestId
+    RequestId,
+    Signal
 );
 
 name!(
@@ -107,6 +110,19 @@ name!(
     }
 );
 
+name!(
+    /// A signal that jobs are sent, by its name without `SIG` as scancel takes it.
+    Signal,
+    Rule {
+        kind: "signal",
+        max_length: MAX_SIGNAL_LENGTH,
+        words: "the name of a signal without SIG, such as USR1 or TERM",
+        pattern: "^(HUP|INT|QUIT|ABRT|ALRM|TERM|USR1|USR2|URG|CONT|STOP|TSTP)$",
+        reserved: &[],
+        is_valid: is_signal,
+    }
+);
+
 impl From<std::num::NonZeroU32> for JobId {
     fn from(number: std::num::NonZeroU32) -> Self {
         Self(number.to_string().into_boxed_str())
@@ -140,6 +156,14 @@ fn is_cluster_name(text: &str) -> bool {
 
 fn is_slurm_name(text: &str) -> bool {
     starts_alphanumeric(text) && all_in(text, "_.-")
+}
+
+/// Those that a program can catch or that stop it for a while: to kill is Slurm's own business.
+fn is_signal(text: &str) -> bool {
+    [
+        "HUP", "INT", "QUIT", "ABRT", "ALRM", "TERM", "USR1", "USR2", "URG", "CONT", "STOP", "TSTP",
+    ]
+    .contains(&text)
 }
 
 fn is_request_id(text: &str) -> bool {

@@ -4,7 +4,8 @@ use std::cmp::Ordering;
 use std::net::IpAddr;
 
 use super::{
-    DueAction, DueCoolOff, DueUpdate, Event, LaunchKey, Pairing, PairingState, Transition, Verdict,
+    DueAction, DueCoolOff, DueUpdate, Event, LaunchKey, Leaving, Pairing, PairingState, Transition,
+    Verdict,
 };
 use crate::envelope::JobNote;
 use crate::name::{Generation, InstanceId};
@@ -14,6 +15,14 @@ impl Pairing {
     /// What `event` makes of this record.
     #[must_use]
     pub fn on(&self, event: &Event, now_ms: u64) -> Transition {
+        let mut transition = self.decide(event, now_ms);
+        if transition.verdict == Verdict::Accepted {
+            transition.next.remember(event, self, now_ms);
+        }
+        transition
+    }
+
+    fn decide(&self, event: &Event, now_ms: u64) -> Transition {
         match event {
             Event::Resume {
                 generation,
@@ -51,6 +60,11 @@ impl Pairing {
                 _ => self.stale(),
             },
             Event::Deadline { generation } => self.on_deadline(*generation, now_ms),
+            Event::Leaving { .. } => self.on_leaving(event, now_ms),
+            Event::Requeue { instance } => self.on_requeue(instance, now_ms),
+            Event::Gone { instance, reason } => self.on_gone(instance, reason, now_ms),
+            Event::Unwanted { generation } => self.on_unwanted(*generation),
+            Event::Wedged { generation, reason } => self.on_wedged(*generation, reason, now_ms),
             Event::Acknowledged { generation, number } => {
                 self.on_acknowledged(*generation, *number)
             }
@@ -230,6 +244,7 @@ impl Pairing {
                 let state = PairingState::Ready {
                     instance: own.clone(),
                     address: *address,
+                    leaving: None,
                 };
                 self.accepted(Self {
                     state,
@@ -258,6 +273,118 @@ impl Pairing {
         } else {
             self.stale()
         }
+    }
+
+    /// A node that has not joined yet has nothing to lose: it fails at once.
+    fn on_leaving(&self, event: &Event, now_ms: u64) -> Transition {
+        let Event::Leaving {
+            instance,
+            reason,
+            until_ms,
+            signal,
+            replace,
+        } = event
+        else {
+            return self.stale();
+        };
+        match &self.state {
+            PairingState::Launched { instance: own, .. } if own == instance => {
+                self.failed(reason, now_ms)
+            }
+            PairingState::Ready {
+                instance: own,
+                address,
+                leaving,
+            } if own == instance => {
+                // Told before: only a nearer end is news.
+                let end_ms = |until_ms: Option<u64>| until_ms.unwrap_or(u64::MAX);
+                if let Some(known) = leaving
+                    && end_ms(*until_ms) >= end_ms(known.until_ms)
+                {
+                    return self.repeated();
+                }
+                let mut next = self.clone();
+                next.state = PairingState::Ready {
+                    instance: own.clone(),
+                    address: *address,
+                    leaving: Some(Leaving {
+                        reason: reason.clone(),
+                        until_ms: *until_ms,
+                    }),
+                };
+                let action = DueAction::Drain {
+                    reason: reason.clone(),
+                    signal: signal.clone(),
+                    // One replacement, however often the end comes nearer.
+                    replace: *replace && (leaving.is_none() || self.is_replacement_due()),
+                };
+                next.fall_due(action, None, now_ms);
+                self.accepted(next)
+            }
+            _ => self.stale(),
+        }
+    }
+
+    fn is_replacement_due(&self) -> bool {
+        let due = self.update_due.as_ref();
+        due.is_some_and(|due| matches!(due.action, DueAction::Drain { replace: true, .. }))
+    }
+
+    fn on_requeue(&self, instance: &InstanceId, now_ms: u64) -> Transition {
+        match self.leaving() {
+            Some(leaving) if self.instance() == Some(instance) => {
+                let due = self.update_due.as_ref();
+                if due.is_some_and(|due| matches!(due.action, DueAction::Requeue { .. })) {
+                    return self.repeated();
+                }
+                let mut next = self.clone();
+                let reason = leaving.reason.clone();
+                next.fall_due(DueAction::Requeue { reason }, None, now_ms);
+                self.accepted(next)
+            }
+            _ => self.stale(),
+        }
+    }
+
+    fn on_gone(&self, instance: &InstanceId, reason: &str, now_ms: u64) -> Transition {
+        if self.instance() != Some(instance) {
+            return self.stale();
+        }
+        let known = self.leaving().map(|leaving| leaving.reason.as_str());
+        self.failed(known.unwrap_or(reason), now_ms)
+    }
+
+    /// Slurm has said its last word on this generation: nothing is left to tell it.
+    fn on_unwanted(&self, generation: Generation) -> Transition {
+        if generation != self.generation || self.state == PairingState::Free {
+            return self.stale();
+        }
+        let mut next = Self {
+            update_due: None,
+            ..self.clone()
+        };
+        next.let_go();
+        self.accepted(next)
+    }
+
+    /// The head node's stamp counts where it is newer: our record may have been lost, or its request.
+    fn on_wedged(&self, generation: Generation, reason: &str, now_ms: u64) -> Transition {
+        let is_recent = |at_ms: u64| now_ms < at_ms.saturating_add(RECOVER_AGAIN_MS);
+        if generation < self.generation
+            || self.state != PairingState::Free
+            || self.update_due.is_some()
+            || self.recovered_ms.is_some_and(is_recent)
+        {
+            return self.stale();
+        }
+        let mut next = Self {
+            generation,
+            recovered_ms: Some(now_ms),
+            ..self.clone()
+        };
+        let reason = reason.to_owned();
+        next.fall_due(DueAction::Recover { reason }, None, now_ms);
+        self.accepted(next)
     }
 
     fn on_acknowledged(&self, generation: Generation, number: u64) -> Transition {
@@ -370,6 +497,9 @@ pub const EXPIRED_REASON: &str = "spillway: the resume request arrived after its
 /// Slurm's Reason when no instance was there by the deadline.
 pub const NOT_LAUNCHED_IN_TIME_REASON: &str = "spillway: no instance was launched in time";
 const HOUR_MS: u64 = 3_600_000;
+/// A wedged node is told to recover once in so long: what slurmctld shows of it is a minute old as a rule, and what one
+/// power-down does not heal, ten in a row will not.
+pub const RECOVER_AGAIN_MS: u64 = 10 * 60 * 1000;
 
 /// Slurm's Reason when a node was launched as often within the last hour as the site allows.
 fn launched_too_often_reason(launches_per_hour: u32) -> String {

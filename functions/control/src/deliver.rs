@@ -8,8 +8,8 @@ use spillway_core::envelope::{
 };
 use spillway_core::hostlist::{self, Hostlist};
 use spillway_core::message::{HEARTBEAT_STALE_MS, ReportBody, Resend};
-use spillway_core::name::{Generation, NodeName, RequestId};
-use spillway_core::pairing::{DueAction, DueCoolOff, DueUpdate, Pairing};
+use spillway_core::name::{Generation, NodeGroupName, NodeName, RequestId};
+use spillway_core::pairing::{DueAction, DueCoolOff, Pairing};
 use tracing::{info, warn};
 
 use crate::fault::Fault;
@@ -51,7 +51,7 @@ pub async fn deliver<T: Table, Q: Queues, C: Clock, K: Keys, S: Commands>(
             "updates wait for the agent, which has not been heard of"
         );
     }
-    let policy = if due.iter().any(rests) {
+    let policy = if due.iter().any(is_about_its_group) {
         control.table.policy().await?
     } else {
         None
@@ -65,16 +65,18 @@ pub async fn deliver<T: Table, Q: Queues, C: Clock, K: Keys, S: Commands>(
     Ok(tally)
 }
 
-/// Whether what is due lets the node's group rest: its nodes are named by the policy.
-fn rests(pairing: &Pairing) -> bool {
-    cool_off(pairing).is_some()
-}
-
-fn cool_off(pairing: &Pairing) -> Option<&DueCoolOff> {
-    match &pairing.update_due.as_ref()?.action {
-        DueAction::Fail { cool_off, .. } => cool_off.as_ref(),
-        DueAction::Address { .. } => None,
-    }
+/// Whether what is due speaks of the node's whole group, which the policy names.
+fn is_about_its_group(pairing: &Pairing) -> bool {
+    let action = pairing.update_due.as_ref().map(|due| &due.action);
+    matches!(
+        action,
+        Some(
+            DueAction::Fail {
+                cool_off: Some(_),
+                ..
+            } | DueAction::Drain { replace: true, .. }
+        )
+    )
 }
 
 fn attempt(pairing: &Pairing) -> u32 {
@@ -137,53 +139,50 @@ fn verb(action: &UpdateAction) -> &'static str {
     match action {
         UpdateAction::Address { .. } => "address",
         UpdateAction::Fail { .. } => "fail",
+        UpdateAction::Drain { .. } => "drain",
+        UpdateAction::Requeue { .. } => "requeue",
+        UpdateAction::Recover { .. } => "recover",
     }
 }
 
 /// The due updates, nodes with the same one together, at most [`MAX_UPDATE_NODES`] in each.
 fn updates(due: &[Pairing], policy: Option<&Policy>) -> Vec<Update> {
-    /// What the nodes of one update share. An address is each node's own.
+    /// What the nodes of one update share: of addresses each has its own, and of what speaks of a group they share it.
     type Key<'a> = (
         Generation,
         u64,
         Option<&'a RequestId>,
-        Option<(&'a str, Option<&'a DueCoolOff>)>,
+        Option<(&'a DueAction, Option<&'a NodeGroupName>)>,
         Option<&'a JobNote>,
     );
-    fn key<'a>(pairing: &'a Pairing, update: &'a DueUpdate) -> Key<'a> {
-        let fail = match &update.action {
+    let mut groups: BTreeMap<Key<'_>, Vec<&Pairing>> = BTreeMap::new();
+    for (pairing, update) in due.iter().filter_map(|p| Some((p, p.update_due.as_ref()?))) {
+        let group = is_about_its_group(pairing)
+            .then(|| policy?.group_of(&pairing.node))
+            .flatten();
+        let action = match &update.action {
             DueAction::Address { .. } => None,
-            DueAction::Fail { reason, cool_off } => Some((reason.as_str(), cool_off.as_ref())),
+            action => Some((action, group.map(|group| &group.name))),
         };
         let request_id = pairing.request_id.as_ref();
         let note = update.note.as_ref();
-        (pairing.generation, update.number, request_id, fail, note)
-    }
-    let mut groups: BTreeMap<Key<'_>, Vec<&Pairing>> = BTreeMap::new();
-    for (pairing, update) in due.iter().filter_map(|p| Some((p, p.update_due.as_ref()?))) {
-        groups
-            .entry(key(pairing, update))
-            .or_default()
-            .push(pairing);
+        let key = (pairing.generation, update.number, request_id, action, note);
+        groups.entry(key).or_default().push(pairing);
     }
     let mut updates = Vec::new();
-    for ((generation, number, request_id, fail, note), members) in groups {
+    for ((generation, number, request_id, action, note), members) in groups {
         for members in members.chunks(MAX_UPDATE_NODES) {
-            let action = match fail {
-                Some((reason, cool_off)) => UpdateAction::Fail {
-                    reason: reason.to_owned(),
-                    cool_off: cool_off.and_then(|due| rest(due, policy?)),
-                },
-                None => UpdateAction::Address {
-                    addresses: members.iter().filter_map(|p| address(p)).collect(),
-                },
-            };
             updates.push(Update {
                 nodes: hostlist::fold(members.iter().map(|pairing| &pairing.node)),
                 generation,
                 number,
                 request_id: request_id.cloned(),
-                action,
+                action: match action {
+                    Some((action, group)) => told(action, group, policy),
+                    None => UpdateAction::Address {
+                        addresses: members.iter().filter_map(|p| address(p)).collect(),
+                    },
+                },
                 note: note.cloned(),
             });
         }
@@ -191,12 +190,47 @@ fn updates(due: &[Pairing], policy: Option<&Policy>) -> Vec<Update> {
     updates
 }
 
+/// What is due, as it is told. `group`: the node group that it speaks of, where it speaks of one.
+fn told(
+    action: &DueAction,
+    group: Option<&NodeGroupName>,
+    policy: Option<&Policy>,
+) -> UpdateAction {
+    match action {
+        DueAction::Address { address } => UpdateAction::Address {
+            addresses: vec![*address],
+        },
+        DueAction::Fail { reason, cool_off } => UpdateAction::Fail {
+            reason: reason.clone(),
+            cool_off: cool_off.as_ref().and_then(|due| rest(due, policy?)),
+        },
+        DueAction::Drain {
+            reason,
+            signal,
+            replace: _,
+        } => UpdateAction::Drain {
+            reason: reason.clone(),
+            signal: signal.clone(),
+            replace_from: group.and_then(|name| Some(nodes_of(name, policy?)?.to_string())),
+        },
+        DueAction::Requeue { reason } => UpdateAction::Requeue {
+            reason: reason.clone(),
+        },
+        DueAction::Recover { reason } => UpdateAction::Recover {
+            reason: reason.clone(),
+        },
+    }
+}
+
+fn nodes_of<'a>(name: &NodeGroupName, policy: &'a Policy) -> Option<&'a Hostlist> {
+    policy.node_groups.get(name).map(|group| &group.nodes)
+}
+
 /// The whole group rests; none if the policy does not name it any more.
 fn rest(due: &DueCoolOff, policy: &Policy) -> Option<CoolOff> {
-    let group = policy.node_groups.get(&due.node_group)?;
     Some(CoolOff {
         node_group: due.node_group.clone(),
-        nodes: group.nodes.to_string(),
+        nodes: nodes_of(&due.node_group, policy)?.to_string(),
         until_ms: due.until_ms,
     })
 }
@@ -204,7 +238,7 @@ fn rest(due: &DueCoolOff, policy: &Policy) -> Option<CoolOff> {
 fn address(pairing: &Pairing) -> Option<std::net::IpAddr> {
     match pairing.update_due.as_ref()?.action {
         DueAction::Address { address } => Some(address),
-        DueAction::Fail { .. } => None,
+        _ => None,
     }
 }
 
@@ -252,7 +286,7 @@ fn halves(update: &Update) -> Option<(Update, Update)> {
             UpdateAction::Address { addresses } => UpdateAction::Address {
                 addresses: addresses[range.clone()].to_vec(),
             },
-            fail @ UpdateAction::Fail { .. } => fail.clone(),
+            action => action.clone(),
         };
         Update {
             nodes: hostlist::fold(&names[range]),

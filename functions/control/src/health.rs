@@ -69,7 +69,7 @@ pub(crate) async fn did_not_join<T: Table, Q: Queues, C: Clock>(
 fn reason(transition: &Transition) -> Option<&str> {
     match &transition.next.update_due.as_ref()?.action {
         DueAction::Fail { reason, .. } => Some(reason),
-        DueAction::Address { .. } => None,
+        _ => None,
     }
 }
 

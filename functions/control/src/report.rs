@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use spillway_core::envelope::MAX_REASON_CHARS;
 use spillway_core::message::{
     Acknowledge, Heartbeat, JoinDeadline, NodeFailed, NodeReady, NodeStates, RefusalReason,
-    ReportBody, Resend, UpdateOutcome,
+    ReportBody, RequeueJobs, Resend, UpdateOutcome,
 };
 use spillway_core::name::{InstanceId, NodeName};
 use spillway_core::pairing::{Event, Verdict};
@@ -60,6 +60,8 @@ pub async fn report<T: Table, Q: Queues, C: Clock>(
         ReportBody::NodeStates(states) => observed(control, states).await,
         ReportBody::Ready(ready) => joined(control, ready).await,
         ReportBody::Failed(failed) => cannot_join(control, failed).await,
+        ReportBody::Notice(_) => Ok(Tally::default()),
+        ReportBody::Requeue(timer) => requeue(control, timer).await,
         ReportBody::Resend(resend) => resend_due(control, resend).await,
         ReportBody::Command(sent) => Ok(command::look(outcomes, &sent).await?),
         ReportBody::JoinDeadline(deadline) => deadline_passed(control, deadline).await,
@@ -228,6 +230,20 @@ async fn cannot_join<T: Table, Q: Queues, C: Clock>(
     tally.add(tally::NODES_FAILED, accepted(&applied).len());
     health::did_not_join(control, &applied, &mut tally).await?;
     see_through(control, &applied, Some(instance)).await?;
+    Ok(tally)
+}
+
+/// The timer of a notice: what still runs on the instance is queued again before EC2 takes it.
+async fn requeue<T: Table, Q: Queues, C: Clock>(
+    control: &Control<T, Q, C>,
+    timer: RequeueJobs,
+) -> Result<Tally, ReportError> {
+    let mut tally = Tally::default();
+    let event = Event::Requeue {
+        instance: timer.instance_id,
+    };
+    let applied = apply(control, vec![(timer.node, event)]).await?;
+    tally.add(tally::NODES_REQUEUED, accepted(&applied).len());
     Ok(tally)
 }
 

@@ -64,9 +64,11 @@ impl Sender {
         let named = match report {
             ReportBody::Ready(ready) => Some(&ready.instance_id),
             ReportBody::Failed(failed) => Some(&failed.instance_id),
+            ReportBody::Notice(notice) => Some(&notice.instance_id),
             ReportBody::Acknowledge(_)
             | ReportBody::Heartbeat(_)
             | ReportBody::NodeStates(_)
+            | ReportBody::Requeue(_)
             | ReportBody::Resend(_)
             | ReportBody::Command(_)
             | ReportBody::JoinDeadline(_) => None,
@@ -93,8 +95,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use spillway_core::message::{
-        Acknowledge, CommandSent, Heartbeat, JoinDeadline, NodeFailed, NodeReady, NodeStates,
-        Resend,
+        Acknowledge, CommandSent, Heartbeat, JoinDeadline, NodeFailed, NodeNotice, NodeReady,
+        NodeStates, RequeueJobs, Resend,
     };
     use spillway_core::name::{Generation, NodeName};
 
@@ -109,7 +111,7 @@ mod tests {
     }
 
     /// One report of each kind that a burst node of this id would send, then one of each of the others.
-    fn reports(id: &str) -> ([ReportBody; 2], [ReportBody; 6]) {
+    fn reports(id: &str) -> ([ReportBody; 3], [ReportBody; 7]) {
         let generation = Generation::new(5).unwrap();
         let ready = NodeReady {
             instance_id: instance(id),
@@ -121,6 +123,11 @@ mod tests {
             node: None,
             reason: "no munge".to_owned(),
         };
+        let notice = NodeNotice {
+            instance_id: instance(id),
+            action: "terminate".to_owned(),
+            until_ms: Some(2),
+        };
         let acknowledge = Acknowledge {
             envelope_id: "e".to_owned(),
             results: Vec::new(),
@@ -130,12 +137,17 @@ mod tests {
             hello: true,
             slurm_version: None,
             spooled: 0,
+            oldest_spooled_ms: None,
             clock_skew_ms: None,
             refused_envelopes: BTreeMap::new(),
         };
         let states = NodeStates {
             observed_ms: 1,
             states: Vec::new(),
+        };
+        let requeue = RequeueJobs {
+            instance_id: instance(id),
+            node: NodeName::new("aws-1").unwrap(),
         };
         let resend = Resend {
             nodes: "aws-1".to_owned(),
@@ -152,11 +164,16 @@ mod tests {
             head_nodes: Vec::new(),
         };
         (
-            [ReportBody::Ready(ready), ReportBody::Failed(failed)],
+            [
+                ReportBody::Ready(ready),
+                ReportBody::Failed(failed),
+                ReportBody::Notice(notice),
+            ],
             [
                 ReportBody::Acknowledge(acknowledge),
                 ReportBody::Heartbeat(heartbeat),
                 ReportBody::NodeStates(states),
+                ReportBody::Requeue(requeue),
                 ReportBody::Resend(resend),
                 ReportBody::Command(command),
                 ReportBody::JoinDeadline(deadline),
@@ -210,7 +227,7 @@ mod tests {
 
     #[test]
     fn a_refusal_names_both() {
-        let ([ready, _], _) = reports(ONE);
+        let ([ready, ..], _) = reports(ONE);
         let two = Sender::Instance(instance(TWO));
         assert_eq!(
             two.may_say(&ready).unwrap_err().to_string(),

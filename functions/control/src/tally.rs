@@ -20,6 +20,10 @@ pub const INSTANCES_TERMINATED: &str = "InstancesTerminated";
 pub const NODES_FAILED: &str = "NodesFailed";
 /// Nodes that a cap of the site's kept from being launched.
 pub const NODES_OVER_LIMIT: &str = "NodesOverLimit";
+/// Nodes that drain because their instances are about to go.
+pub const NODES_LEAVING: &str = "NodesLeaving";
+/// Nodes whose jobs were queued again because their instances are about to go.
+pub const NODES_REQUEUED: &str = "NodesRequeued";
 /// Pools that EC2 had nothing in and that are left alone for a while.
 pub const POOLS_RESTING: &str = "PoolsResting";
 /// Node groups that stopped launching because their instances do not join.

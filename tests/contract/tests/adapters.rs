@@ -254,6 +254,9 @@ async fn a_record_larger_than_an_item_changes_nothing() {
         states: vec![NodesInState {
             state: "IDLE".to_owned(),
             nodes,
+            reason: None,
+            addresses: Vec::new(),
+            generations: Vec::new(),
         }],
     };
     let small = states(2_000, "burst-1".to_owned());

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use spillway_control::fault::{Fault, FaultKind};
 use spillway_control::record::{InstanceRecord, Origin};
 use spillway_core::name::{ClusterName, Generation, InstanceId, NodeName, RequestId};
-use spillway_core::pairing::{DueUpdate, LaunchKey, Pairing, PairingState};
+use spillway_core::pairing::{DueUpdate, LaunchKey, Leaving, Pairing, PairingState, Step};
 
 /// An item as the SDK has it.
 pub(super) type Item = HashMap<String, AttributeValue>;
@@ -47,6 +47,12 @@ pub(super) struct NodeItem {
     launches_ms: Vec<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     released_instance_id: Option<InstanceId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    leaving: Option<Leaving>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    recovered_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    history: Vec<Step>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     update_due: Option<DueUpdate>,
     /// Key of the index `due`; there only while an update is due.
@@ -91,6 +97,9 @@ impl NodeItem {
             deadline_ms: None,
             launches_ms: pairing.launches_ms.clone(),
             released_instance_id: pairing.released.clone(),
+            leaving: pairing.leaving().cloned(),
+            recovered_ms: pairing.recovered_ms,
+            history: pairing.history.clone(),
             update_due: due.cloned(),
             due_shard: due.map(|_| due_shard(cluster, shard_of(&pairing.node))),
             due_at_ms: due.map(|due| due.since_ms),
@@ -114,7 +123,9 @@ impl NodeItem {
                 item.set_launch(launch, *deadline_ms);
                 item.set_instance(instance, *address);
             }
-            PairingState::Ready { instance, address } => {
+            PairingState::Ready {
+                instance, address, ..
+            } => {
                 item.state = State::Ready;
                 item.set_instance(instance, *address);
             }
@@ -152,6 +163,7 @@ impl NodeItem {
             State::Ready => PairingState::Ready {
                 instance: self.instance_id?,
                 address: self.address?,
+                leaving: self.leaving,
             },
         };
         let pairing = Pairing {
@@ -163,6 +175,8 @@ impl NodeItem {
             update_due: self.update_due,
             launches_ms: self.launches_ms,
             released: self.released_instance_id,
+            recovered_ms: self.recovered_ms,
+            history: self.history,
         };
         Some((pairing, self.version))
     }

@@ -174,7 +174,7 @@ fn fails_by_limit(applied: &Applied) -> bool {
 fn reason(applied: &Applied) -> Option<&str> {
     match &applied.transition.next.update_due.as_ref()?.action {
         DueAction::Fail { reason, .. } => Some(reason),
-        DueAction::Address { .. } => None,
+        _ => None,
     }
 }
 

@@ -50,6 +50,9 @@ pub async fn older_node_states_change_nothing<T: Table>(
         states: vec![NodesInState {
             state: "IDLE".to_owned(),
             nodes: format!("burst-{observed_ms}"),
+            reason: None,
+            addresses: Vec::new(),
+            generations: Vec::new(),
         }],
     };
     assert_eq!(observed().await, None);

@@ -110,7 +110,7 @@ impl World {
         for (index, name) in names.iter().enumerate() {
             let address = match &update.action {
                 UpdateAction::Address { addresses } => Some(addresses[index]),
-                UpdateAction::Fail { .. } => None,
+                _ => None,
             };
             let outcome = match self.slurm.index(name) {
                 None => Verdict::Stale("slurmctld does not show it"),

@@ -293,6 +293,9 @@ impl World {
                     states: vec![NodesInState {
                         state: "IDLE+CLOUD+POWERED_DOWN".to_owned(),
                         nodes: self.fold(&[0]),
+                        reason: None,
+                        addresses: Vec::new(),
+                        generations: Vec::new(),
                     }],
                 };
                 self.send_report(ReportBody::NodeStates(states), Sender::Other, 0);
@@ -306,6 +309,7 @@ impl World {
             hello,
             slurm_version: None,
             spooled: self.client.spool.len() as u64,
+            oldest_spooled_ms: None,
             clock_skew_ms: None,
             refused_envelopes: BTreeMap::new(),
         };

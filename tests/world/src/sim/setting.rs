@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use spillway_core::config::{
-    CapacityKind, Limits, NodeGroup, NodeGroups, OnDemandAllocation, OwnerLimits, POLICY_VERSION,
-    PartitionPolicy, Policy, Strategy, Subnet,
+    CapacityKind, Limits, NodeGroup, NodeGroups, NoticePolicy, OnDemandAllocation, OwnerLimits,
+    POLICY_VERSION, PartitionPolicy, Policy, Strategy, Subnet, SweepPolicy,
 };
 use spillway_core::hostlist::Hostlist;
 use spillway_core::name::{
@@ -86,6 +86,7 @@ impl Setting {
             resume_timeout_seconds,
             suspend_timeout_seconds: 60,
             limits: limits(rng, count),
+            sweep: SweepPolicy::default(),
             partitions: ["a", "b"].map(|name| partition(rng, name)).into(),
             node_groups: NodeGroups::new(node_groups.into()).expect("disjoint"),
         };
@@ -245,7 +246,12 @@ fn partition(rng: &mut fastrand::Rng, name: &str) -> (PartitionName, PartitionPo
     let strategy = *pick(rng, &strategies);
     let name = PartitionName::new(name).expect("a name");
     let limits = owner_limits(&mut fork(rng, 1), 8);
-    (name, PartitionPolicy { strategy, limits })
+    let policy = PartitionPolicy {
+        strategy,
+        limits,
+        notices: NoticePolicy::default(),
+    };
+    (name, policy)
 }
 
 fn forced(rng: &mut fastrand::Rng) -> BTreeSet<u64> {

@@ -290,6 +290,6 @@ fn is_failed(pairing: &Pairing) -> bool {
     let due = pairing.update_due.as_ref();
     due.is_some_and(|due| match &due.action {
         DueAction::Fail { reason, .. } => reason.starts_with("spillway: "),
-        DueAction::Address { .. } => false,
+        _ => false,
     })
 }

@@ -60,6 +60,9 @@ pub(crate) fn pairing(pairing: &Pairing, instance: Option<&InstanceWrite>) -> St
             let what = match &due.action {
                 DueAction::Address { address } => format!("its address {address}"),
                 DueAction::Fail { reason, .. } => format!("that it fails ({reason})"),
+                DueAction::Drain { reason, .. } => format!("to drain it ({reason})"),
+                DueAction::Requeue { reason } => format!("to requeue its jobs ({reason})"),
+                DueAction::Recover { reason } => format!("to recover it ({reason})"),
             };
             let (number, attempt) = (due.number, due.attempt);
             format!("; Slurm is to be told {what}, update {number} attempt {attempt}")
@@ -123,6 +126,13 @@ fn report(body: &ReportBody) -> String {
         ReportBody::Failed(failed) => {
             format!("{} cannot join: {}", failed.instance_id, failed.reason)
         }
+        ReportBody::Notice(notice) => {
+            format!(
+                "{} says that it goes: {}",
+                notice.instance_id, notice.action
+            )
+        }
+        ReportBody::Requeue(timer) => format!("timer: requeue the jobs of {}", timer.node),
         ReportBody::Resend(resend) => {
             format!(
                 "timer: attempt {} for {} may be unanswered",
@@ -146,5 +156,8 @@ pub(crate) fn update(action: &UpdateAction) -> String {
     match action {
         UpdateAction::Address { addresses } => format!("{addresses:?}"),
         UpdateAction::Fail { reason, .. } => format!("fail ({reason})"),
+        UpdateAction::Drain { reason, .. } => format!("drain ({reason})"),
+        UpdateAction::Requeue { reason } => format!("requeue ({reason})"),
+        UpdateAction::Recover { reason } => format!("recover ({reason})"),
     }
 }
