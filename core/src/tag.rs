@@ -22,6 +22,8 @@ pub const JOB: &str = "spillway:job";
 pub const USER: &str = "spillway:user";
 /// That job's account.
 pub const ACCOUNT: &str = "spillway:account";
+/// Whatever its value: the instance is not ended by us.
+pub const HOLD: &str = "spillway:hold";
 /// What the EC2 console shows: the Slurm node's name.
 pub const NAME: &str = "Name";
 

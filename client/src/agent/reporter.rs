@@ -128,6 +128,7 @@ fn by_state(rows: Vec<NodeRow>) -> Vec<NodesInState> {
             state,
             nodes: hostlist::fold(names),
             reason: None,
+            set_by_hand: false,
             addresses: Vec::new(),
             generations: Vec::new(),
         }

@@ -190,6 +190,9 @@ pub(super) struct SweepFile {
     /// As many a sweep may let go whatever their share; 10 if left out.
     #[schemars(range(max = 65536))]
     pub max_instances: Option<u32>,
+    /// How old an instance must be before it is an orphan if nobody owns it, in seconds, 5 to 3600; 120 if left out.
+    #[schemars(range(min = 5, max = 3600))]
+    pub grace_seconds: Option<u32>,
     /// What becomes of burst nodes when the head node is silent: `keep` if left out.
     #[serde(default)]
     pub head_node_away: HeadNodeAway,

@@ -61,6 +61,13 @@ pub enum NoticeAction {
 pub const DEFAULT_SWEEP_MAX_PERCENT: u32 = 20;
 /// As many a sweep may let go whatever their share: in a small cluster one lost instance is a large share.
 pub const DEFAULT_SWEEP_MAX_INSTANCES: u32 = 10;
+/// How old an instance must be before it is an orphan if nobody owns it, where the site says nothing: as long as two
+/// invocations of `launch` may take.
+pub const DEFAULT_SWEEP_GRACE_SECONDS: u32 = 120;
+/// Less leaves a launch no time to pair what it has launched.
+pub const MIN_SWEEP_GRACE_SECONDS: u32 = 5;
+/// An hour: more is a bill.
+pub const MAX_SWEEP_GRACE_SECONDS: u32 = 3_600;
 /// How long a silent head node leaves everything as it is where the site says nothing.
 pub const DEFAULT_HEAD_NODE_AWAY_MINUTES: u32 = 60;
 /// Less than a reboot of the head node takes is no absence.
@@ -75,6 +82,8 @@ pub struct SweepPolicy {
     pub max_percent: u32,
     /// See `max_percent`.
     pub max_instances: u32,
+    /// How old an instance must be before it is an orphan if nobody owns it, in seconds.
+    pub grace_seconds: u32,
     /// What becomes of burst nodes when the head node is silent.
     pub head_node_away: HeadNodeAway,
     /// From when on it counts as silent, in minutes.
@@ -86,6 +95,7 @@ impl Default for SweepPolicy {
         Self {
             max_percent: DEFAULT_SWEEP_MAX_PERCENT,
             max_instances: DEFAULT_SWEEP_MAX_INSTANCES,
+            grace_seconds: DEFAULT_SWEEP_GRACE_SECONDS,
             head_node_away: HeadNodeAway::Keep,
             head_node_away_minutes: DEFAULT_HEAD_NODE_AWAY_MINUTES,
         }

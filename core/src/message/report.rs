@@ -171,6 +171,9 @@ pub struct NodesInState {
     /// `Reason=`, without who set it and when; absent where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Whether an administrator set it: neither Slurm itself nor the agent, whose user is `SlurmUser`.
+    #[serde(default)]
+    pub set_by_hand: bool,
     /// `NodeAddr` of each, in the hostlist's order; empty for nodes at rest, powered down and well.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<String>,

@@ -497,9 +497,9 @@ pub const EXPIRED_REASON: &str = "spillway: the resume request arrived after its
 /// Slurm's Reason when no instance was there by the deadline.
 pub const NOT_LAUNCHED_IN_TIME_REASON: &str = "spillway: no instance was launched in time";
 const HOUR_MS: u64 = 3_600_000;
-/// A wedged node is told to recover once in so long: what slurmctld shows of it is a minute old as a rule, and what one
-/// power-down does not heal, ten in a row will not.
-pub const RECOVER_AGAIN_MS: u64 = 10 * 60 * 1000;
+/// A wedged node is told to recover once in so long: twice the age that slurmctld's states usually have. Some need two
+/// steps (docs/slurm-states.md).
+pub const RECOVER_AGAIN_MS: u64 = 60_000;
 
 /// Slurm's Reason when a node was launched as often within the last hour as the site allows.
 fn launched_too_often_reason(launches_per_hour: u32) -> String {

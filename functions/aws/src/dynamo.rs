@@ -3,6 +3,7 @@
 //! Every write is conditional. No text of DynamoDB's is ever matched, only codes.
 
 mod call;
+mod find;
 mod instances;
 mod item;
 mod pairings;
@@ -12,8 +13,8 @@ mod shared;
 use spillway_control::fault::Fault;
 use spillway_control::ports::{PairingWrite, Table};
 use spillway_control::record::{
-    AttemptKey, AttemptRecord, HeartbeatRecord, InstanceRecord, LaunchAnswer, NodeStatesRecord,
-    Origin, RequestRecord, Stored,
+    AttemptKey, AttemptRecord, HeartbeatRecord, HeldBy, InstanceRecord, LaunchAnswer,
+    NodeStatesRecord, Origin, RequestRecord, Stored,
 };
 use spillway_control::shared::Shared;
 use spillway_core::config::Policy;
@@ -124,12 +125,32 @@ impl Table for DynamoTable {
         self.find_due().await
     }
 
+    async fn active_nodes(&self) -> Result<Vec<NodeName>, Fault> {
+        self.find_active().await
+    }
+
+    async fn every_node(&self) -> Result<Vec<NodeName>, Fault> {
+        self.find_every().await
+    }
+
     async fn instances(&self, ids: &[InstanceId]) -> Result<Vec<InstanceRecord>, Fault> {
         self.read_instances(ids).await
     }
 
     async fn release_unpaired(&self, ids: &[InstanceId], origin: &Origin) -> Result<(), Fault> {
         self.mark_released(ids, origin).await
+    }
+
+    async fn release_orphan(
+        &self,
+        id: &InstanceId,
+        seen: Option<&InstanceRecord>,
+    ) -> Result<bool, Fault> {
+        self.mark_orphan(id, seen).await
+    }
+
+    async fn hold(&self, ids: &[InstanceId], held: Option<HeldBy>) -> Result<(), Fault> {
+        self.mark_held(ids, held).await
     }
 
     async fn note_unknown(&self, ids: &[InstanceId], now_ms: u64) -> Result<(), Fault> {
@@ -184,6 +205,10 @@ impl Table for DynamoTable {
 
     async fn put_heartbeat(&self, record: &HeartbeatRecord) -> Result<(), Fault> {
         self.write_heartbeat(record).await
+    }
+
+    async fn node_states(&self) -> Result<Option<NodeStatesRecord>, Fault> {
+        self.read_node_states().await
     }
 
     async fn put_node_states(&self, record: &NodeStatesRecord) -> Result<(), Fault> {

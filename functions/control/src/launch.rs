@@ -65,7 +65,7 @@ pub struct Budget {
 
 impl Budget {
     /// Whether there is time left to begin something new.
-    fn lasts(self, clock: &impl Clock) -> bool {
+    pub(crate) fn lasts(self, clock: &impl Clock) -> bool {
         self.left_ms(clock) > 0
     }
 

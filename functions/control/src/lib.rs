@@ -19,5 +19,6 @@ pub mod roads;
 pub mod sender;
 pub mod shared;
 pub mod stamp;
+pub mod sweep;
 pub mod tally;
 pub mod terminate;

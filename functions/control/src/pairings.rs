@@ -185,6 +185,7 @@ pub async fn plan_termination<T: Table, Q: Queues, C: Clock>(
     let records = control.table.instances(&asked).await?;
     let states = records
         .iter()
+        .filter(|record| record.held.is_none())
         .map(|record| (record.instance_id.clone(), record.state))
         .collect();
     Ok((plan_terminate(&ids, &states), records))

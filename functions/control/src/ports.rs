@@ -15,8 +15,8 @@ use spillway_core::plan::LaunchCall;
 
 use crate::fault::Fault;
 use crate::record::{
-    AttemptKey, AttemptRecord, HeartbeatRecord, InstanceRecord, LaunchAnswer, NodeStatesRecord,
-    Origin, RequestRecord, Stored,
+    AttemptKey, AttemptRecord, HeartbeatRecord, HeldBy, InstanceRecord, LaunchAnswer,
+    NodeStatesRecord, Origin, RequestRecord, Stored,
 };
 use crate::shared::Shared;
 
@@ -73,6 +73,12 @@ pub trait Table: Sync {
     /// Names of nodes whose update is unacknowledged, by an index that may lag: a hint, never a decision.
     fn nodes_with_update_due(&self) -> impl Future<Output = Result<Vec<NodeName>, Fault>> + Send;
 
+    /// Names of nodes that have an instance or wait for one, by an index that may lag: a hint, never a decision.
+    fn active_nodes(&self) -> impl Future<Output = Result<Vec<NodeName>, Fault>> + Send;
+
+    /// Names of all nodes that there is a pairing of, found by reading the whole table.
+    fn every_node(&self) -> impl Future<Output = Result<Vec<NodeName>, Fault>> + Send;
+
     /// Those that exist, in no order.
     fn instances(
         &self,
@@ -85,6 +91,21 @@ pub trait Table: Sync {
         &self,
         ids: &[InstanceId],
         origin: &Origin,
+    ) -> impl Future<Output = Result<(), Fault>> + Send;
+
+    /// Marks an instance released that no pairing owns, if its item is still as it was `seen` (none: there is none).
+    /// Answers whether it was.
+    fn release_orphan(
+        &self,
+        id: &InstanceId,
+        seen: Option<&InstanceRecord>,
+    ) -> impl Future<Output = Result<bool, Fault>> + Send;
+
+    /// Protects instances from being ended, or no longer, making the item where there is none.
+    fn hold(
+        &self,
+        ids: &[InstanceId],
+        held: Option<HeldBy>,
     ) -> impl Future<Output = Result<(), Fault>> + Send;
 
     /// Notes of released instances that EC2 knew no such at `now_ms`, unless that was noted before.
@@ -157,6 +178,9 @@ pub trait Table: Sync {
         &self,
         record: &HeartbeatRecord,
     ) -> impl Future<Output = Result<(), Fault>> + Send;
+
+    /// slurmctld's node states as last reported.
+    fn node_states(&self) -> impl Future<Output = Result<Option<NodeStatesRecord>, Fault>> + Send;
 
     /// Stores slurmctld's node states unless later ones are there.
     fn put_node_states(
@@ -239,6 +263,10 @@ pub struct InstanceSeen {
     pub instance_type: String,
     /// Availability zone.
     pub zone: String,
+    /// When EC2 launched it, Unix milliseconds; 0 if EC2 does not say.
+    pub launched_ms: u64,
+    /// It bears the tag that protects it ([`spillway_core::tag::HOLD`]).
+    pub is_held: bool,
     /// Where it comes from, by its tags; none if they do not say. For whom it is held they never say.
     pub origin: Option<Origin>,
 }
@@ -286,6 +314,12 @@ pub trait Ec2: Sync {
 
     /// Terminates.
     fn terminate(&self, ids: &[InstanceId]) -> impl Future<Output = Terminated> + Send;
+
+    /// Which running instances fail a status check; those of others may be among them.
+    fn impaired(&self) -> impl Future<Output = Result<Vec<InstanceId>, Fault>> + Send;
+
+    /// The end of what an instance wrote to its console; empty if EC2 has nothing of it.
+    fn console(&self, id: &InstanceId) -> impl Future<Output = Result<String, Fault>> + Send;
 
     /// Sets tags on instances that bear ours.
     fn tag(

@@ -61,9 +61,22 @@ pub struct InstanceRecord {
     /// Where it comes from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
+    /// It is protected from being ended by us.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<HeldBy>,
     /// When EC2 was first asked to terminate it and knew no such instance, Unix milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unknown_since_ms: Option<u64>,
+}
+
+/// What protects an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HeldBy {
+    /// Its tag in EC2 ([`spillway_core::tag::HOLD`]): while it bears it.
+    Tag,
+    /// `spillway hold`: until `spillway release`.
+    Operator,
 }
 
 /// A part of a resume request and what is planned for it. Kept longer than any queue keeps its messages,
@@ -142,6 +155,9 @@ pub struct HeartbeatRecord {
     pub slurm_version: Option<String>,
     /// Requests still in the spool.
     pub spooled: u64,
+    /// When Slurm called for the oldest of them, Unix milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_spooled_ms: Option<u64>,
 }
 
 /// slurmctld's node states as last reported.

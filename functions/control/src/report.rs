@@ -122,6 +122,7 @@ async fn heard<T: Table, Q: Queues, C: Clock>(
         sent_ms: heartbeat.sent_ms,
         slurm_version: heartbeat.slurm_version,
         spooled: heartbeat.spooled,
+        oldest_spooled_ms: heartbeat.oldest_spooled_ms,
     };
     control.table.put_heartbeat(&record).await?;
     // Ages stay far below 2^52 milliseconds.
@@ -248,7 +249,7 @@ async fn requeue<T: Table, Q: Queues, C: Clock>(
 }
 
 /// Slurm's Reason: marked as ours, on one line, of bounded length.
-fn reason(text: &str) -> String {
+pub(crate) fn reason(text: &str) -> String {
     let line: String = text
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })
@@ -349,7 +350,7 @@ async fn deadline_passed<T: Table, Q: Queues, C: Clock>(
     Ok(tally)
 }
 
-fn accepted(applied: &[Applied]) -> Vec<&NodeName> {
+pub(crate) fn accepted(applied: &[Applied]) -> Vec<&NodeName> {
     applied
         .iter()
         .filter(|a| a.transition.verdict == Verdict::Accepted)
@@ -358,7 +359,7 @@ fn accepted(applied: &[Applied]) -> Vec<&NodeName> {
 }
 
 /// Has what was let go terminated; the sender too, should it be an instance that nothing needs any more.
-async fn see_through<T: Table, Q: Queues, C: Clock>(
+pub(crate) async fn see_through<T: Table, Q: Queues, C: Clock>(
     control: &Control<T, Q, C>,
     applied: &[Applied],
     sender: Option<InstanceId>,

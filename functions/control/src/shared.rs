@@ -14,6 +14,7 @@ use spillway_core::usage::Usage;
 use crate::fault::{Fault, FaultKind};
 use crate::ports::{Clock, Control, Table};
 use crate::record::Stored;
+use crate::sweep::{SweepRecord, SweepReport};
 
 /// A record that many write.
 pub trait Shared:
@@ -49,6 +50,16 @@ impl Shared for Budget {
 /// One for each job, by its id.
 impl Shared for Option<Gang> {
     const KIND: &'static str = "gang";
+    const EXPIRES: bool = true;
+}
+
+impl Shared for SweepRecord {
+    const KIND: &'static str = "sweep";
+}
+
+/// By the name that whoever asked gave it; the last one also under [`crate::sweep::LAST_REPORT`].
+impl Shared for Option<SweepReport> {
+    const KIND: &'static str = "sweep-report";
     const EXPIRES: bool = true;
 }
 

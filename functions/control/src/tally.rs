@@ -50,6 +50,14 @@ pub const CLOCK_SKEW_SECONDS: &str = "ClockSkewSeconds";
 pub const ENVELOPES_NOT_QUEUED: &str = "EnvelopesNotQueued";
 /// Commands with envelopes that could not be sent, or did not succeed on a head node.
 pub const COMMANDS_FAILED: &str = "CommandsFailed";
+/// What a sweep found wrong.
+pub const SWEEP_FINDINGS: &str = "SweepFindings";
+/// What a sweep healed.
+pub const SWEEP_HEALED: &str = "SweepHealed";
+/// Sweeps that would have taken away more than the site allows, and took nothing.
+pub const SWEEPS_STOPPED: &str = "SweepsStopped";
+/// Instances that no node and no launch owned, ended by a sweep.
+pub const ORPHANS_ENDED: &str = "OrphansEnded";
 /// Age of the agent's sign of life, in seconds.
 pub const HEARTBEAT_AGE_SECONDS: &str = "HeartbeatAgeSeconds";
 /// Records set aside as malformed or another cluster's.

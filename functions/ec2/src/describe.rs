@@ -50,6 +50,14 @@ impl Ec2Client {
 fn look(instance: Instance) -> Option<InstanceSeen> {
     let address = address(&instance);
     let origin = origin(&instance);
+    let is_held = instance
+        .tags()
+        .iter()
+        .any(|tag| tag.key() == Some(tag::HOLD));
+    let launched_ms = instance
+        .launch_time
+        .and_then(|time| time.to_millis().ok())
+        .and_then(|ms| u64::try_from(ms).ok());
     let state = instance.state.and_then(|state| state.name)?;
     Some(InstanceSeen {
         instance_id: InstanceId::new(instance.instance_id?).ok()?,
@@ -63,6 +71,8 @@ fn look(instance: Instance) -> Option<InstanceSeen> {
             .placement
             .and_then(|placement| placement.availability_zone)
             .unwrap_or_default(),
+        launched_ms: launched_ms.unwrap_or_default(),
+        is_held,
         origin,
     })
 }

@@ -4,6 +4,7 @@
 mod classify;
 mod describe;
 mod fleet;
+mod health;
 mod launch;
 mod retry;
 mod terminate;
@@ -70,6 +71,14 @@ impl Ec2 for Ec2Client {
 
     async fn terminate(&self, ids: &[InstanceId]) -> Terminated {
         self.terminate_ids(ids).await
+    }
+
+    async fn impaired(&self) -> Result<Vec<InstanceId>, Fault> {
+        self.failing_checks().await
+    }
+
+    async fn console(&self, id: &InstanceId) -> Result<String, Fault> {
+        self.console_of(id).await
     }
 
     async fn tag(&self, ids: &[InstanceId], tags: &BTreeMap<String, String>) -> Result<(), Fault> {

@@ -226,6 +226,14 @@ impl Ec2 for Emulated {
         self.ec2.terminate(ids).await
     }
 
+    async fn impaired(&self) -> Result<Vec<InstanceId>, Fault> {
+        self.ec2.impaired().await
+    }
+
+    async fn console(&self, id: &InstanceId) -> Result<String, Fault> {
+        self.ec2.console(id).await
+    }
+
     async fn tag(&self, ids: &[InstanceId], tags: &BTreeMap<String, String>) -> Result<(), Fault> {
         self.ec2.tag(ids, tags).await
     }

@@ -255,6 +255,7 @@ async fn a_record_larger_than_an_item_changes_nothing() {
             state: "IDLE".to_owned(),
             nodes,
             reason: None,
+            set_by_hand: false,
             addresses: Vec::new(),
             generations: Vec::new(),
         }],

@@ -78,6 +78,14 @@ impl Ec2 for Cloud {
         unreachable!("reserving ends nothing")
     }
 
+    async fn impaired(&self) -> Result<Vec<InstanceId>, Fault> {
+        Ok(Vec::new())
+    }
+
+    async fn console(&self, _id: &InstanceId) -> Result<String, Fault> {
+        Ok(String::new())
+    }
+
     async fn tag(&self, _: &[InstanceId], _: &BTreeMap<String, String>) -> Result<(), Fault> {
         unreachable!("reserving tags nothing")
     }
@@ -149,6 +157,8 @@ fn instance(number: usize, state: &str) -> InstanceSeen {
         address: None,
         instance_type: "c7i.8xlarge".to_owned(),
         zone: "eu-central-1a".to_owned(),
+        launched_ms: 0,
+        is_held: false,
         origin: Some(Origin {
             launch: launch(1),
             owner: Owner::default(),

@@ -76,6 +76,14 @@ impl Ec2 for Cloud {
         unreachable!("nothing is looked for")
     }
 
+    async fn impaired(&self) -> Result<Vec<InstanceId>, Fault> {
+        Ok(Vec::new())
+    }
+
+    async fn console(&self, _id: &InstanceId) -> Result<String, Fault> {
+        Ok(String::new())
+    }
+
     async fn tag(&self, _: &[InstanceId], _: &BTreeMap<String, String>) -> Result<(), Fault> {
         unreachable!("nothing is tagged")
     }

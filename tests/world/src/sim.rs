@@ -25,6 +25,7 @@ mod setting;
 mod slurm;
 mod store;
 mod story;
+mod stray;
 mod stream;
 mod table;
 mod watch;

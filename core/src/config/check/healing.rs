@@ -4,9 +4,10 @@ use super::{Check, MAX_NODES};
 use crate::config::error::Path;
 use crate::config::file::{NoticesFile, SweepFile};
 use crate::config::healing::{
-    DEFAULT_HEAD_NODE_AWAY_MINUTES, DEFAULT_SWEEP_MAX_INSTANCES, DEFAULT_SWEEP_MAX_PERCENT,
-    MAX_HEAD_NODE_AWAY_MINUTES, MAX_REQUEUE_BEFORE_SECONDS, MIN_HEAD_NODE_AWAY_MINUTES,
-    MIN_REQUEUE_BEFORE_SECONDS, NoticePolicy, SweepPolicy,
+    DEFAULT_HEAD_NODE_AWAY_MINUTES, DEFAULT_SWEEP_GRACE_SECONDS, DEFAULT_SWEEP_MAX_INSTANCES,
+    DEFAULT_SWEEP_MAX_PERCENT, MAX_HEAD_NODE_AWAY_MINUTES, MAX_REQUEUE_BEFORE_SECONDS,
+    MAX_SWEEP_GRACE_SECONDS, MIN_HEAD_NODE_AWAY_MINUTES, MIN_REQUEUE_BEFORE_SECONDS,
+    MIN_SWEEP_GRACE_SECONDS, NoticePolicy, SweepPolicy,
 };
 
 impl Check {
@@ -23,6 +24,12 @@ impl Check {
         for (key, number, least, most) in [
             ("max_percent", file.max_percent, 1, 100),
             ("max_instances", file.max_instances, 0, MAX_NODES),
+            (
+                "grace_seconds",
+                file.grace_seconds,
+                MIN_SWEEP_GRACE_SECONDS,
+                MAX_SWEEP_GRACE_SECONDS,
+            ),
             (
                 "head_node_away_minutes",
                 file.head_node_away_minutes,
@@ -55,6 +62,7 @@ pub fn sweep(file: &SweepFile) -> SweepPolicy {
     SweepPolicy {
         max_percent: file.max_percent.unwrap_or(DEFAULT_SWEEP_MAX_PERCENT),
         max_instances: file.max_instances.unwrap_or(DEFAULT_SWEEP_MAX_INSTANCES),
+        grace_seconds: file.grace_seconds.unwrap_or(DEFAULT_SWEEP_GRACE_SECONDS),
         head_node_away: file.head_node_away,
         head_node_away_minutes: file
             .head_node_away_minutes

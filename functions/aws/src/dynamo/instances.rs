@@ -1,9 +1,11 @@
 //! Instance items: marks that are set whatever the pairing does.
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use spillway_control::fault::Fault;
-use spillway_control::record::{InstanceRecord, Origin};
+use spillway_control::record::{HeldBy, InstanceRecord, Origin};
 use spillway_core::name::InstanceId;
+use spillway_core::plan::InstanceState;
 
 use super::call::Expression;
 use super::item::{number, origin_value, read_instance, text};
@@ -42,6 +44,75 @@ impl DynamoTable {
                 (":released", text("released")),
                 (":origin", origin.clone()),
             ],
+        })
+        .await
+        .map(drop)
+    }
+
+    /// Whoever pairs it meanwhile changes its generation or its state, and keeps it.
+    pub(super) async fn mark_orphan(
+        &self,
+        id: &InstanceId,
+        seen: Option<&InstanceRecord>,
+    ) -> Result<bool, Fault> {
+        let mut names = vec![("#kind", "kind"), ("#state", "state")];
+        let mut values = vec![
+            (":kind", text("instance")),
+            (":id", text(id.as_str())),
+            (":released", text("released")),
+        ];
+        let condition = match seen {
+            None => "attribute_not_exists(pk)",
+            Some(seen) => {
+                values.push((":state", state_value(seen.state)));
+                match seen.generation {
+                    None => "#state = :state AND attribute_not_exists(generation)",
+                    Some(generation) => {
+                        names.push(("#generation", "generation"));
+                        values.push((":generation", number(generation.get())));
+                        "#state = :state AND #generation = :generation"
+                    }
+                }
+            }
+        };
+        let marked = self.mark(std::slice::from_ref(id), |_| Expression {
+            update: Some(
+                "SET #kind = :kind, instance_id = :id, #state = :released REMOVE unknown_since_ms",
+            ),
+            condition: Some(condition),
+            names: names.clone(),
+            values: values.clone(),
+        });
+        Ok(!marked.await?.is_empty())
+    }
+
+    /// An instance that is held before anything is known of it serves nobody: its item says released.
+    pub(super) async fn mark_held(
+        &self,
+        ids: &[InstanceId],
+        held: Option<HeldBy>,
+    ) -> Result<(), Fault> {
+        let mut values = vec![(":kind", text("instance")), (":released", text("released"))];
+        let update = match held {
+            Some(by) => {
+                values.push((":held", text(held_value(by))));
+                "SET #kind = :kind, instance_id = :id, held = :held, \
+                 #state = if_not_exists(#state, :released)"
+            }
+            None => {
+                "SET #kind = :kind, instance_id = :id, \
+                 #state = if_not_exists(#state, :released) REMOVE held"
+            }
+        };
+        self.mark(ids, |id| Expression {
+            update: Some(update),
+            condition: None,
+            names: vec![("#kind", "kind"), ("#state", "state")],
+            values: values
+                .iter()
+                .cloned()
+                .chain([(":id", text(id.as_str()))])
+                .collect(),
         })
         .await
         .map(drop)
@@ -100,4 +171,19 @@ impl DynamoTable {
             .await?;
         Ok(changed.into_iter().flatten().collect())
     }
+}
+
+fn held_value(by: HeldBy) -> &'static str {
+    match by {
+        HeldBy::Tag => "tag",
+        HeldBy::Operator => "operator",
+    }
+}
+
+fn state_value(state: InstanceState) -> AttributeValue {
+    text(match state {
+        InstanceState::Paired => "paired",
+        InstanceState::Released => "released",
+        InstanceState::Terminated => "terminated",
+    })
 }

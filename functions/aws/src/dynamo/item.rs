@@ -18,9 +18,9 @@ pub(super) type Item = HashMap<String, AttributeValue>;
 /// The table's only key.
 pub(super) const KEY: &str = "pk";
 
-/// Over how many keys the index `due` is spread: a key of an index takes 1,000 writes a second, and a burst
+/// Over how many keys each index is spread: a key of an index takes 1,000 writes a second, and a burst
 /// makes thousands of updates due at once.
-pub(super) const DUE_SHARDS: u32 = 8;
+pub(super) const SHARDS: u32 = 8;
 
 /// A node's item.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +61,9 @@ pub(super) struct NodeItem {
     /// Sort key of the index `due`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     due_at_ms: Option<u64>,
+    /// Key of the index `active`; there only while the node has an instance or waits for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    active_shard: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,6 +106,8 @@ impl NodeItem {
             update_due: due.cloned(),
             due_shard: due.map(|_| due_shard(cluster, shard_of(&pairing.node))),
             due_at_ms: due.map(|due| due.since_ms),
+            active_shard: (pairing.state != PairingState::Free)
+                .then(|| active_shard(cluster, shard_of(&pairing.node))),
         };
         match &pairing.state {
             PairingState::Free => {}
@@ -194,12 +199,17 @@ pub(super) fn due_shard(cluster: &ClusterName, shard: u32) -> String {
     format!("DUE#{cluster}#{shard}")
 }
 
+/// The key of one shard of the index `active`.
+pub(super) fn active_shard(cluster: &ClusterName, shard: u32) -> String {
+    format!("ACTIVE#{cluster}#{shard}")
+}
+
 /// The same for a name for ever (FNV-1a): Rust's own hashers may change with a release.
 fn shard_of(node: &NodeName) -> u32 {
     let hash = node.as_str().bytes().fold(0x811c_9dc5_u32, |hash, byte| {
         (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
     });
-    hash % DUE_SHARDS
+    hash % SHARDS
 }
 
 /// An instance's origin as an attribute.

@@ -12,13 +12,9 @@ use spillway_control::ports::{InstanceWrite, PairingWrite};
 use spillway_control::record::Stored;
 use spillway_core::name::{InstanceId, NodeName};
 use spillway_core::pairing::Pairing;
-use tracing::warn;
 
 use super::call::{Expression, SERVICE, invalid, pause};
-use super::item::{
-    DUE_SHARDS, KEY, NodeItem, due_shard, malformed, number, origin_value, read_node, read_text,
-    text,
-};
+use super::item::{KEY, NodeItem, malformed, number, origin_value, read_node, read_text, text};
 use super::records::version_is;
 use super::{CALLS_AT_ONCE, DynamoTable};
 use crate::classify;
@@ -48,51 +44,6 @@ impl DynamoTable {
             })
         };
         Ok(nodes.iter().map(of).collect())
-    }
-
-    pub(super) async fn find_due(&self) -> Result<Vec<NodeName>, Fault> {
-        let shards: Vec<_> = (0..DUE_SHARDS)
-            .map(|shard| self.find_due_in(shard))
-            .collect();
-        let found: Vec<Vec<NodeName>> = stream::iter(shards)
-            .buffer_unordered(CALLS_AT_ONCE)
-            .try_collect()
-            .await?;
-        Ok(found.into_iter().flatten().collect())
-    }
-
-    async fn find_due_in(&self, shard: u32) -> Result<Vec<NodeName>, Fault> {
-        let prefix = self.node_prefix();
-        let mut nodes = Vec::new();
-        let mut start = None;
-        loop {
-            let page = self
-                .client
-                .query()
-                .table_name(&self.table)
-                .index_name("due")
-                .key_condition_expression("due_shard = :shard")
-                .expression_attribute_values(":shard", text(due_shard(&self.cluster, shard)))
-                .set_exclusive_start_key(start)
-                .send()
-                .await
-                .map_err(|error| classify::fault(SERVICE, "Query", &error))?;
-            for item in page.items.unwrap_or_default() {
-                let node = read_text(&item, KEY).and_then(|key| key.strip_prefix(&prefix));
-                let Some(Ok(node)) = node.map(NodeName::new) else {
-                    warn!(
-                        key = read_text(&item, KEY),
-                        "an item in the index is no node's; left out"
-                    );
-                    continue;
-                };
-                nodes.push(node);
-            }
-            start = page.last_evaluated_key;
-            if start.is_none() {
-                return Ok(nodes);
-            }
-        }
     }
 
     pub(super) async fn transact(&self, writes: &[PairingWrite]) -> Result<Vec<bool>, Fault> {

@@ -151,6 +151,13 @@ impl DynamoTable {
         self.put(item, newer).await.map(drop)
     }
 
+    pub(super) async fn read_node_states(&self) -> Result<Option<NodeStatesRecord>, Fault> {
+        let Some(item) = self.get(self.node_states_key()).await? else {
+            return Ok(None);
+        };
+        read_json(&item, "record").map(Some)
+    }
+
     pub(super) async fn write_node_states(&self, record: &NodeStatesRecord) -> Result<(), Fault> {
         let mut item = record_item(
             self.node_states_key(),

@@ -107,6 +107,7 @@ async fn a_pair_sets_its_instance_and_leaves_the_origin_where_it_names_none<T: T
         address: Some(address(211)),
         deadline_ms: Some(DEADLINE_MS),
         origin: Some(origin()),
+        held: None,
         unknown_since_ms: None,
     };
     assert_eq!(item(table, instance(211)).await, Some(expected.clone()));

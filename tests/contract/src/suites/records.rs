@@ -51,6 +51,7 @@ pub async fn older_node_states_change_nothing<T: Table>(
             state: "IDLE".to_owned(),
             nodes: format!("burst-{observed_ms}"),
             reason: None,
+            set_by_hand: false,
             addresses: Vec::new(),
             generations: Vec::new(),
         }],
@@ -257,6 +258,7 @@ async fn an_older_sign_of_life_changes_nothing<T: Table>(table: &T) {
         sent_ms: received_ms,
         slurm_version: Some("25.05.0".to_owned()),
         spooled,
+        oldest_spooled_ms: None,
     };
     let read = async || table.heartbeat().await.expect("an answer");
     assert_eq!(read().await, None);

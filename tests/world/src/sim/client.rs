@@ -12,6 +12,7 @@ use spillway_core::message::{
     ResumeQueueBody, ResumeRequest, SuspendCause, SuspendQueueBody, SuspendRequest,
 };
 use spillway_core::name::{Generation, JobId, RequestId};
+use spillway_core::node_state::NodeState;
 
 use super::names::{Call, Trouble};
 use super::queue::Body;
@@ -287,20 +288,43 @@ impl World {
         self.after(HEARTBEAT_SECONDS * 1000, Due::Heartbeat);
         if !self.client.away {
             self.heartbeat(false);
-            if self.rng.f64() < 0.3 {
+            if self.setting.sweeps || self.rng.f64() < 0.3 {
                 let states = NodeStates {
                     observed_ms: self.head_now_ms(),
-                    states: vec![NodesInState {
-                        state: "IDLE+CLOUD+POWERED_DOWN".to_owned(),
-                        nodes: self.fold(&[0]),
-                        reason: None,
-                        addresses: Vec::new(),
-                        generations: Vec::new(),
-                    }],
+                    states: self.node_states(),
                 };
                 self.send_report(ReportBody::NodeStates(states), Sender::Other, 0);
             }
         }
+    }
+
+    /// As `client/src/agent/reporter.rs` has it.
+    fn node_states(&self) -> Vec<NodesInState> {
+        let mut by_state: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (index, node) in self.slurm.nodes.iter().enumerate() {
+            by_state.entry(node.state()).or_default().push(index);
+        }
+        let folded = by_state.into_iter().map(|(state, nodes)| {
+            let is_at_rest = NodeState(&state).is_at_rest();
+            let detailed = if is_at_rest { &[][..] } else { &nodes };
+            let address = |index: &usize| {
+                let node = &self.slurm.nodes[*index];
+                node.address
+                    .map_or_else(|| node.name.to_string(), |address| address.to_string())
+            };
+            let generation = |index: &usize| {
+                self.client.history[*index].map_or(0, |history| history.generation.get())
+            };
+            NodesInState {
+                nodes: self.fold(&nodes),
+                reason: None,
+                set_by_hand: false,
+                addresses: detailed.iter().map(address).collect(),
+                generations: detailed.iter().map(generation).collect(),
+                state,
+            }
+        });
+        folded.collect()
     }
 
     pub(crate) fn heartbeat(&mut self, hello: bool) {

@@ -31,6 +31,10 @@ pub(crate) struct Cloud {
     pub ec2: ec2::Ec2,
     /// Instances that are pending or running.
     pub live: BTreeMap<String, Live>,
+    /// Instances that no function launched, while they live.
+    pub stray: BTreeSet<String>,
+    /// Those that somebody holds.
+    pub held: BTreeSet<String>,
     /// What was asked of it, and how often it said that it was asked too fast.
     pub asked: Asked,
     /// When EC2's own time is looked at next.
@@ -68,6 +72,8 @@ impl Cloud {
         Self {
             ec2,
             live: BTreeMap::new(),
+            stray: BTreeSet::new(),
+            held: BTreeSet::new(),
             asked: Asked::default(),
             look_ms: None,
         }
@@ -143,10 +149,12 @@ impl World {
             };
             match change.to {
                 ec2::InstanceState::Pending => new.push(change.instance_id),
+                ec2::InstanceState::Running if self.cloud.stray.contains(&change.instance_id) => {}
                 ec2::InstanceState::Running => self.boots(change.instance_id),
                 ec2::InstanceState::ShuttingDown => {
                     self.tell(|| format!("   {} is shutting down", change.instance_id));
                     self.cloud.live.remove(&change.instance_id);
+                    self.stray_goes(&change.instance_id);
                     self.machines.stop(&change.instance_id);
                 }
                 _ => {}
@@ -351,6 +359,8 @@ fn seen(instance: &ec2::Instance) -> Option<InstanceSeen> {
         address: instance.private_ip.map(IpAddr::V4),
         instance_type: instance.instance_type.clone(),
         zone: instance.availability_zone.clone(),
+        launched_ms: instance.launched_at_ms,
+        is_held: instance.tags.contains_key(tag::HOLD),
         origin: origin(&instance.tags),
     })
 }
@@ -431,6 +441,15 @@ impl Ec2 for Port {
             answer.fault.get_or_insert_with(throttled);
         }
         answer
+    }
+
+    async fn impaired(&self) -> Result<Vec<InstanceId>, Fault> {
+        self.call(Call::Impaired, |_, _| Vec::new()).await
+    }
+
+    async fn console(&self, id: &InstanceId) -> Result<String, Fault> {
+        let text = format!("{id} login:\n");
+        self.call(Call::Console, |_, _| text.clone()).await
     }
 
     async fn tag(&self, ids: &[InstanceId], tags: &BTreeMap<String, String>) -> Result<(), Fault> {

@@ -9,7 +9,9 @@ use spillway_control::launch::{Budget, LaunchError, launch};
 use spillway_control::ports::{Clock, Control};
 use spillway_control::report::{ReportError, report};
 use spillway_control::roads::Roads;
+use spillway_control::sweep::sweep;
 use spillway_control::terminate::{TerminateError, terminate};
+use spillway_core::message::SweepOrder;
 use spillway_core::name::NodeName;
 
 use super::executor::{Task, TaskId};
@@ -28,6 +30,8 @@ const LEAST_TIME_MS: u64 = 6_000;
 /// A message received this often was struck often enough: a fault that strikes one message five times in a row is for
 /// the dead-letter queue's alarm and not for this simulation.
 const SPARED_RECEIVES: u32 = 3;
+/// How often the sweep runs.
+const SWEEP_MS: u64 = 60_000;
 /// How far the clocks of functions differ.
 const SKEW_MS: i64 = 400;
 
@@ -72,6 +76,7 @@ impl Function {
 enum Work {
     Messages(Function, Vec<Message>),
     Changes(usize, BTreeSet<NodeName>),
+    Sweep,
 }
 
 /// The invocations.
@@ -114,6 +119,12 @@ impl World {
 
     pub(crate) fn invoke_callback(&mut self, shard: usize, nodes: BTreeSet<NodeName>) {
         self.invoke(Work::Changes(shard, nodes));
+    }
+
+    /// The schedule wakes the sweep.
+    pub(crate) fn sweeps(&mut self) {
+        self.after(SWEEP_MS, Due::Sweep);
+        self.invoke(Work::Sweep);
     }
 
     fn invoke(&mut self, work: Work) {
@@ -165,7 +176,7 @@ impl World {
             let skewed = self.strike(Call::Now, false) == Some(Trouble::Skewed);
             let spared = match &work {
                 Work::Messages(_, batch) => batch.iter().any(|m| m.receives > SPARED_RECEIVES),
-                Work::Changes(..) => false,
+                Work::Changes(..) | Work::Sweep => false,
             };
             let port = Port {
                 shared: handle.clone(),
@@ -189,6 +200,7 @@ impl World {
                 Work::Changes(shard, nodes) => {
                     Box::pin(changes(control, self.setting.commands, shard, nodes))
                 }
+                Work::Sweep => Box::pin(sweep_once(control)),
             };
             (id, task)
         };
@@ -273,6 +285,21 @@ async fn use_case(control: &Sight, message: &Message, budget: Budget) -> Result<
     }
 }
 
+async fn sweep_once(control: Sight) {
+    let port = &control.clock;
+    let budget = Budget {
+        ends_ms: port.now_ms() + TIMEOUT_MS,
+    };
+    let order = SweepOrder::default();
+    let done = sweep(&control, port, order, budget).await;
+    let mut world = port.shared.lock();
+    match &done {
+        Ok(tally) => world.watch_sweep(tally),
+        Err(fault) => world.tell(|| format!("   the sweep failed: {fault}")),
+    }
+    world.functions.running.remove(&port.task);
+}
+
 async fn changes(control: Sight, commands: bool, shard: usize, nodes: BTreeSet<NodeName>) {
     let port = &control.clock;
     let roads = Roads {
@@ -303,6 +330,7 @@ fn words(work: &Work) -> String {
             let ids: Vec<String> = batch.iter().map(message).collect();
             format!("{function:?}, {}", ids.join(", "))
         }
+        Work::Sweep => "Sweep".to_owned(),
         Work::Changes(_, nodes) => {
             let names: Vec<&str> = nodes.iter().map(NodeName::as_str).collect();
             format!("Callback for {}", names.join(","))

@@ -26,8 +26,12 @@ words! {
         Pairings = "table.pairings",
         WritePairings = "table.write_pairings",
         NodesWithUpdateDue = "table.nodes_with_update_due",
+        ActiveNodes = "table.active_nodes",
+        EveryNode = "table.every_node",
         Instances = "table.instances",
         ReleaseUnpaired = "table.release_unpaired",
+        ReleaseOrphan = "table.release_orphan",
+        Hold = "table.hold",
         NoteUnknown = "table.note_unknown",
         MarkTerminated = "table.mark_terminated",
         Usage = "table.usage",
@@ -38,6 +42,10 @@ words! {
         PutBudget = "table.put_budget",
         Gang = "table.gang",
         PutGang = "table.put_gang",
+        Sweep = "table.sweep",
+        PutSweep = "table.put_sweep",
+        SweepReport = "table.sweep_report",
+        PutSweepReport = "table.put_sweep_report",
         Request = "table.request",
         PutRequest = "table.put_request",
         Attempt = "table.attempt",
@@ -45,6 +53,7 @@ words! {
         AnswerAttempt = "table.answer_attempt",
         Heartbeat = "table.heartbeat",
         PutHeartbeat = "table.put_heartbeat",
+        NodeStates = "table.node_states",
         PutNodeStates = "table.put_node_states",
         SendResume = "queues.send_resume",
         SendSuspend = "queues.send_suspend",
@@ -56,6 +65,8 @@ words! {
         Launch = "ec2.launch",
         Find = "ec2.find",
         Terminate = "ec2.terminate",
+        Impaired = "ec2.impaired",
+        Console = "ec2.console",
         Tag = "ec2.tag",
         Now = "clock.now_ms",
         ResumeQueue = "resume queue",
@@ -128,7 +139,7 @@ impl Call {
     pub(crate) fn weight(self) -> f64 {
         match self {
             Self::ReleaseUnpaired => 8.0,
-            Self::NoteUnknown => 40.0,
+            Self::NoteUnknown | Self::Console | Self::Hold | Self::ReleaseOrphan => 40.0,
             Self::Boot | Self::Now | Self::NodesWithUpdateDue | Self::Launch => 4.0,
             _ => 1.0,
         }
@@ -143,6 +154,8 @@ impl Call {
             "capacity" => (Self::Capacity, Self::PutCapacity),
             "budget" => (Self::Budget, Self::PutBudget),
             "gang" => (Self::Gang, Self::PutGang),
+            "sweep" => (Self::Sweep, Self::PutSweep),
+            "sweep-report" => (Self::SweepReport, Self::PutSweepReport),
             other => unreachable!("no record of kind {other}"),
         }
     }
@@ -170,6 +183,11 @@ impl Trouble {
             | C::Capacity
             | C::Budget
             | C::Gang
+            | C::Sweep
+            | C::SweepReport
+            | C::EveryNode
+            | C::NodeStates
+            | C::Impaired
             | C::Request
             | C::Attempt
             | C::Heartbeat
@@ -178,6 +196,10 @@ impl Trouble {
             | C::ReleaseUnpaired
             | C::MarkTerminated
             | C::NoteUnknown
+            | C::ReleaseOrphan
+            | C::Hold
+            | C::PutSweep
+            | C::PutSweepReport
             | C::PutUsage
             | C::PutCapacity
             | C::PutBudget
@@ -193,13 +215,15 @@ impl Trouble {
             | C::SendEnvelope
             | C::SendCommand
             | C::Tag => WRITE,
-            C::NodesWithUpdateDue => &[
+            C::NodesWithUpdateDue | C::ActiveNodes => &[
                 T::Refused,
                 T::Slow,
                 T::CrashBefore,
                 T::CrashAfter,
                 T::Lagging,
             ],
+            // Few instances are so late that a sweep asks.
+            C::Console => &[T::Refused],
             C::Outcome => &[T::Refused, T::Slow, T::CrashBefore, T::Unknown],
             C::Launch => &[
                 T::Refused,

@@ -27,7 +27,9 @@ impl World {
             77..83 => self.admin_powers_up(),
             83..88 => self.resume_again(),
             88..93 => self.agent_goes_away(),
-            93..97 => self.capacity_changes(),
+            93..96 => self.capacity_changes(),
+            96..97 if self.setting.sweeps => self.stray_comes(),
+            96..97 => self.capacity_changes(),
             _ => self.poison_comes(),
         }
     }

@@ -101,6 +101,9 @@ impl World {
             self.after(at_ms, Due::Event);
         }
         self.agent_starts();
+        if self.setting.sweeps {
+            self.sweeps();
+        }
     }
 
     /// The agent says hello, and goes on.
@@ -145,6 +148,8 @@ impl World {
             Due::AgentReturns => self.agent_returns(),
             Due::Heartbeat => self.heartbeats(),
             Due::Command(sealed) => self.command_arrives(&sealed),
+            Due::Sweep => self.sweeps(),
+            Due::HoldEnds(id) => self.hold_ends(&id),
             Due::Cloud => self.cloud_time(),
             Due::Machine(id) => self.machine_looks(id),
             Due::LateLaunch(call) => self.late_launch(&call),
@@ -158,5 +163,6 @@ impl World {
             && self.client.is_settled()
             && self.machines.are_settled()
             && self.slurm.is_settled(self.now_ms)
+            && self.is_swept()
     }
 }

@@ -11,6 +11,7 @@ use spillway_core::name::{
     ClusterName, InstanceType, LaunchTemplateId, NodeGroupName, NodeName, PartitionName, Region,
     SubnetId, Zone,
 };
+use spillway_core::tag;
 
 use super::names::Service;
 use crate::ec2;
@@ -60,6 +61,8 @@ pub(crate) struct Setting {
     pub outages: Vec<(Service, u64, u64)>,
     /// Spot capacity of each pool, where it is limited.
     pub spot: Option<u32>,
+    /// Whether there is a sweep.
+    pub sweeps: bool,
 }
 
 impl Setting {
@@ -105,6 +108,7 @@ impl Setting {
             head_skew_ms: rng.i64(-2_000..=2_000),
             outages: outages(rng),
             ec2: ec2_settings(rng),
+            sweeps: fork(rng, 2).f64() < 0.4,
             spot: (rng.f64() < 0.3).then(|| rng.u32(0..8)),
         }
     }
@@ -149,7 +153,30 @@ impl Setting {
                 ..ec2::Settings::default()
             },
             spot: None,
+            sweeps: false,
             ..drawn
+        }
+    }
+
+    /// What somebody launches past every function.
+    pub(crate) fn stray(&self) -> ec2::RunInstances {
+        let tags = [(tag::CLUSTER.to_owned(), self.cluster.to_string())];
+        let tagged = ec2::TagSpecification {
+            resource_type: "instance".to_owned(),
+            tags: tags.into(),
+        };
+        ec2::RunInstances {
+            launch_template: Some(ec2::LaunchTemplateSpecification::by_id(TEMPLATE)),
+            direct: ec2::LaunchTemplateData {
+                instance_type: Some(TYPES[0].to_owned()),
+                tag_specifications: vec![tagged],
+                ..ec2::LaunchTemplateData::default()
+            },
+            subnet_id: Some(SUBNETS[0].to_owned()),
+            min_count: 1,
+            max_count: 1,
+            client_token: None,
+            dry_run: false,
         }
     }
 

@@ -38,6 +38,24 @@ pub(crate) struct Node {
     epoch: u64,
 }
 
+impl Node {
+    /// As scontrol prints it.
+    pub(crate) fn state(&self) -> String {
+        let base = if self.job.is_some() {
+            "ALLOCATED"
+        } else {
+            "IDLE"
+        };
+        let power = match self.power {
+            Power::Down => "+POWERED_DOWN",
+            Power::PoweringUp(_) => "+NOT_RESPONDING+POWERING_UP",
+            Power::Up => "",
+            Power::PoweringDown => "+POWERING_DOWN",
+        };
+        format!("{base}+CLOUD{power}")
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stand {
     Pending,

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use spillway_control::fault::{Fault, FaultKind};
 use spillway_control::ports::{InstanceWrite, PairingWrite, Table};
 use spillway_control::record::{
-    AttemptKey, AttemptRecord, HeartbeatRecord, InstanceRecord, LaunchAnswer, NodeStatesRecord,
-    Origin, RequestRecord, Stored,
+    AttemptKey, AttemptRecord, HeartbeatRecord, HeldBy, InstanceRecord, LaunchAnswer,
+    NodeStatesRecord, Origin, RequestRecord, Stored,
 };
 use spillway_control::shared::Shared;
 use spillway_core::config::Policy;
 use spillway_core::name::{InstanceId, NodeName};
-use spillway_core::pairing::{LaunchKey, Pairing};
+use spillway_core::pairing::{LaunchKey, Pairing, PairingState};
 use spillway_core::plan::InstanceState;
 
 use super::names::{Call, Trouble};
@@ -146,6 +146,7 @@ impl Records {
             address: None,
             deadline_ms: None,
             origin: None,
+            held: None,
             unknown_since_ms: None,
         };
         self.instances.entry(id.clone()).or_insert_with(new)
@@ -204,14 +205,28 @@ impl World {
         marked
     }
 
-    fn due_nodes(&mut self, lagging: bool) -> Vec<NodeName> {
+    /// What an index shows, which may lag.
+    fn indexed(&mut self, which: fn(&Pairing) -> bool, lagging: bool) -> Vec<NodeName> {
         let pairings = self.records.pairings.iter();
-        let due = pairings.filter(|(_, pairing)| pairing.update_due.is_some());
-        let mut due: Vec<NodeName> = due.map(|(node, _)| node.clone()).collect();
+        let found = pairings.filter(|(_, pairing)| which(pairing));
+        let mut found: Vec<NodeName> = found.map(|(node, _)| node.clone()).collect();
         if lagging {
-            due.retain(|_| self.rng.bool());
+            found.retain(|_| self.rng.bool());
         }
-        due
+        found
+    }
+
+    fn release_orphan(&mut self, id: &InstanceId, seen: Option<&InstanceRecord>) -> bool {
+        let known = |record: &InstanceRecord| (record.state, record.generation);
+        if self.records.instances.get(id).map(known) != seen.map(known) {
+            return false;
+        }
+        self.records.release(id);
+        let item = self.records.item(id, InstanceState::Released);
+        item.state = InstanceState::Released;
+        item.unknown_since_ms = None;
+        self.tell(|| format!("   {id} is released: nobody owns it"));
+        true
     }
 }
 
@@ -245,13 +260,18 @@ impl Table for Port {
     }
 
     async fn nodes_with_update_due(&self) -> Result<Vec<NodeName>, Fault> {
-        let call = Call::NodesWithUpdateDue;
-        let way = self.way(call);
-        self.there(call, way).await?;
-        let lagging = way.trouble == Some(Trouble::Lagging);
-        let due = self.shared.lock().due_nodes(lagging);
-        self.back(call, way).await?;
-        Ok(due)
+        let is_due = |pairing: &Pairing| pairing.update_due.is_some();
+        self.index(Call::NodesWithUpdateDue, is_due).await
+    }
+
+    async fn active_nodes(&self) -> Result<Vec<NodeName>, Fault> {
+        let is_active = |pairing: &Pairing| pairing.state != PairingState::Free;
+        self.index(Call::ActiveNodes, is_active).await
+    }
+
+    async fn every_node(&self) -> Result<Vec<NodeName>, Fault> {
+        let effect = |world: &mut World, _| world.indexed(|_| true, false);
+        self.call(Call::EveryNode, effect).await
     }
 
     async fn instances(&self, ids: &[InstanceId]) -> Result<Vec<InstanceRecord>, Fault> {
@@ -268,6 +288,25 @@ impl Table for Port {
     async fn release_unpaired(&self, ids: &[InstanceId], origin: &Origin) -> Result<(), Fault> {
         let effect = |world: &mut World, _| world.release_unpaired(ids, origin);
         self.call(Call::ReleaseUnpaired, effect).await
+    }
+
+    async fn release_orphan(
+        &self,
+        id: &InstanceId,
+        seen: Option<&InstanceRecord>,
+    ) -> Result<bool, Fault> {
+        // Repeated, it finds its own mark and counts as not made.
+        let effect = |world: &mut World, _| world.release_orphan(id, seen);
+        self.call(Call::ReleaseOrphan, effect).await
+    }
+
+    async fn hold(&self, ids: &[InstanceId], held: Option<HeldBy>) -> Result<(), Fault> {
+        let effect = |world: &mut World, _| {
+            for id in ids {
+                world.records.item(id, InstanceState::Released).held = held;
+            }
+        };
+        self.call(Call::Hold, effect).await
     }
 
     async fn note_unknown(&self, ids: &[InstanceId], now_ms: u64) -> Result<(), Fault> {
@@ -380,6 +419,11 @@ impl Table for Port {
         self.call(Call::PutHeartbeat, effect).await
     }
 
+    async fn node_states(&self) -> Result<Option<NodeStatesRecord>, Fault> {
+        let effect = |world: &mut World, _| world.records.node_states.clone();
+        self.call(Call::NodeStates, effect).await
+    }
+
     async fn put_node_states(&self, record: &NodeStatesRecord) -> Result<(), Fault> {
         let effect = |world: &mut World, _| {
             let there = &mut world.records.node_states;
@@ -395,6 +439,15 @@ impl Table for Port {
 }
 
 impl Port {
+    async fn index(&self, call: Call, which: fn(&Pairing) -> bool) -> Result<Vec<NodeName>, Fault> {
+        let way = self.way(call);
+        self.there(call, way).await?;
+        let lagging = way.trouble == Some(Trouble::Lagging);
+        let found = self.shared.lock().indexed(which, lagging);
+        self.back(call, way).await?;
+        Ok(found)
+    }
+
     /// A conditional write. Repeated by the SDK, what this very call wrote counts as written, unless it was
     /// overwritten meanwhile.
     async fn put(

@@ -64,6 +64,10 @@ pub(crate) enum Due {
     Heartbeat,
     /// A command reaches the head node.
     Command(String),
+    /// The schedule wakes the sweep.
+    Sweep,
+    /// Somebody lets go of an instance.
+    HoldEnds(String),
     /// EC2's own time.
     Cloud,
     /// An instance goes on.

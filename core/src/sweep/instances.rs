@@ -1,0 +1,131 @@
+//! What EC2 shows: instances that nobody owns, and pairings whose instance is not what it should be.
+
+use std::collections::BTreeSet;
+
+use super::{Finding, FindingKind, Heal, Life, Mark, SeenInstance, Snapshot, Sweep};
+use crate::name::InstanceId;
+use crate::pairing::{Pairing, PairingState};
+use crate::plan::{InstanceState, UNKNOWN_GRACE_MS};
+
+/// The instances that run, or are stopped, and that no pairing owns.
+pub fn unowned(snapshot: &Snapshot) -> impl Iterator<Item = (&InstanceId, &SeenInstance)> {
+    let owned: BTreeSet<&InstanceId> = snapshot
+        .pairings
+        .values()
+        .filter_map(Pairing::instance)
+        .collect();
+    snapshot
+        .instances
+        .iter()
+        .filter(move |(id, seen)| seen.life != Life::Ended && !owned.contains(id))
+}
+
+impl Sweep<'_> {
+    pub(super) fn unowned_instances(&mut self) {
+        for (id, seen) in unowned(self.snapshot) {
+            let found = self.unowned_instance(id, seen);
+            self.findings.extend(found);
+        }
+    }
+
+    fn unowned_instance(&mut self, id: &InstanceId, seen: &SeenInstance) -> Option<Finding> {
+        let snapshot = self.snapshot;
+        let record = snapshot.records.get(id);
+        let finding = |what, reason: String, heal| Finding {
+            what,
+            node: record.and_then(|record| record.node.clone()),
+            instance: Some(id.clone()),
+            reason,
+            heal,
+        };
+        if seen.is_held || record.is_some_and(|record| record.is_held) {
+            let reason = format!("{id} serves no node and is held");
+            return Some(finding(FindingKind::Held, reason, None));
+        }
+        let (mark, least_ms) = match record.map(|record| record.state) {
+            Some(InstanceState::Released) => (Mark::StillRuns(id.clone()), self.confirm_ms()),
+            // EC2 takes a while to show what it has ended; what it did not know for long may come up after all.
+            Some(InstanceState::Terminated) => (Mark::StillRuns(id.clone()), UNKNOWN_GRACE_MS),
+            _ if self.is_under_way(seen) => return None,
+            _ => (Mark::Orphan(id.clone()), self.confirm_ms()),
+        };
+        let is_old = snapshot.now_ms.saturating_sub(seen.launched_ms) >= self.grace_ms();
+        let lasts = self.marks.has_lasted(mark.clone(), least_ms);
+        let (what, reason, heal) = match (mark, record.map(|record| record.state)) {
+            (Mark::StillRuns(_), Some(InstanceState::Released)) => (
+                FindingKind::StillRuns,
+                format!("{id} was let go and still runs"),
+                lasts.then_some(Heal::EndAgain),
+            ),
+            (Mark::StillRuns(_), _) => (
+                FindingKind::StillRuns,
+                format!("{id} was taken for terminated and still runs"),
+                lasts.then_some(Heal::End),
+            ),
+            _ => (
+                FindingKind::Orphan,
+                format!("{id} serves no node and no launch waits for it"),
+                (lasts && is_old).then_some(Heal::End),
+            ),
+        };
+        Some(finding(what, reason, heal))
+    }
+
+    /// Whether the launch that brought it may still pair it.
+    fn is_under_way(&self, seen: &SeenInstance) -> bool {
+        let launch = seen.launch.as_ref();
+        let request = launch.and_then(|launch| self.snapshot.requests.get(launch));
+        request.is_some_and(|request| {
+            !request.is_done && self.snapshot.now_ms < request.deadline_ms + super::LATE_MS
+        })
+    }
+
+    /// What EC2 says of a pairing's instance.
+    pub(super) fn of_ec2(&mut self, pairing: &Pairing) -> Option<Finding> {
+        let id = pairing.instance()?;
+        let Some(seen) = self.snapshot.instances.get(id) else {
+            let lasts = self
+                .marks
+                .has_lasted(Mark::Unknown(id.clone()), UNKNOWN_GRACE_MS);
+            let reason = format!("spillway: EC2 knows no instance {id}");
+            let heal = lasts.then_some(Heal::Fail);
+            return Some(Finding::of(
+                FindingKind::InstanceUnknown,
+                pairing,
+                reason,
+                heal,
+            ));
+        };
+        match seen.life {
+            Life::Ended | Life::Stopped => {
+                let how = if seen.life == Life::Ended {
+                    "ended"
+                } else {
+                    "stopped"
+                };
+                let reason = format!("spillway: EC2 {how} {id}");
+                let heal = Some(Heal::Fail);
+                Some(Finding::of(
+                    FindingKind::InstanceGone,
+                    pairing,
+                    reason,
+                    heal,
+                ))
+            }
+            Life::Alive if seen.is_impaired => self.impaired(pairing, id),
+            Life::Alive => None,
+        }
+    }
+
+    /// An instance that still boots may fail its checks; a node that drains already is waited for.
+    fn impaired(&mut self, pairing: &Pairing, id: &InstanceId) -> Option<Finding> {
+        if !matches!(pairing.state, PairingState::Ready { leaving: None, .. }) {
+            return None;
+        }
+        let least_ms = self.confirm_ms();
+        let lasts = self.marks.has_lasted(Mark::Impaired(id.clone()), least_ms);
+        let reason = format!("spillway: {id} fails EC2's status checks");
+        let heal = lasts.then_some(Heal::Drain);
+        Some(Finding::of(FindingKind::Impaired, pairing, reason, heal))
+    }
+}

@@ -1,0 +1,187 @@
+//! The sweep: every minute what EC2, the table and slurmctld say is held against each other, and what went wrong and no
+//! event told of is healed. `observe` reads, `spillway_core::sweep` decides, `execute` acts, in the ways that events do.
+
+mod execute;
+mod observe;
+
+use serde::{Deserialize, Serialize};
+use spillway_core::message::{MAX_REPORT_ID_CHARS, SweepOrder};
+use spillway_core::sweep::{Finding, Marks, SweepPlan, plan_sweep};
+use tracing::{error, info, warn};
+
+use crate::fault::Fault;
+use crate::launch::Budget;
+use crate::ports::{Clock, Control, Ec2, Queues, Table};
+use crate::shared::{ONLY, change};
+use crate::tally::{self, Tally};
+
+/// The name of the last report of all.
+pub const LAST_REPORT: &str = "last";
+
+/// How many findings a report lists: a report is one item of the table, and a person reads it.
+pub const MAX_LISTED: usize = 500;
+
+/// How often the whole table is read, and not only what is active: a node whose index entry is lost waits so long.
+const WHOLE_EVERY_MS: u64 = 15 * 60 * 1000;
+
+/// A lease outlives its worker by this, for clocks that differ between Lambdas.
+const LEASE_MARGIN_MS: u64 = 1_000;
+
+/// What sweeps keep between them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SweepRecord {
+    /// Until when the sweep that is at work may be at it, Unix milliseconds.
+    pub lease_until_ms: u64,
+    /// When the whole table was last read.
+    pub whole_ms: u64,
+    /// What was found and is waited for.
+    pub marks: Marks,
+}
+
+/// What a sweep saw and did, for whoever asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SweepReport {
+    /// When it looked, Unix milliseconds.
+    pub at_ms: u64,
+    /// Nothing was done.
+    pub dry_run: bool,
+    /// How many instances EC2 showed.
+    pub instances: usize,
+    /// How many nodes something goes on with.
+    pub nodes: usize,
+    /// How old slurmctld's states were; absent if there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slurm_age_ms: Option<u64>,
+    /// The first [`MAX_LISTED`].
+    pub findings: Vec<Finding>,
+    /// How many there were.
+    pub found: usize,
+    /// Why nothing was taken away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<String>,
+}
+
+/// Sweeps once. Two at a time would mark for each other: the second leaves it to the first.
+pub async fn sweep<T: Table, Q: Queues, C: Clock>(
+    control: &Control<T, Q, C>,
+    ec2: &impl Ec2,
+    order: SweepOrder,
+    budget: Budget,
+) -> Result<Tally, Fault> {
+    let mut tally = Tally::default();
+    let Some(record) = take_turn(control, budget).await? else {
+        info!("another sweep is at work");
+        return Ok(tally);
+    };
+    let swept = turn(control, ec2, &order, &record, budget, &mut tally).await;
+    let marks = swept.as_ref().ok().map(|(plan, _)| plan.marks.clone());
+    give_back(control, marks.filter(|_| !order.dry_run), order.whole).await?;
+    let (_, report) = swept?;
+    store(control, &order, report).await?;
+    Ok(tally)
+}
+
+async fn turn<T: Table, Q: Queues, C: Clock>(
+    control: &Control<T, Q, C>,
+    ec2: &impl Ec2,
+    order: &SweepOrder,
+    record: &SweepRecord,
+    budget: Budget,
+    tally: &mut Tally,
+) -> Result<(SweepPlan, SweepReport), Fault> {
+    let now_ms = control.clock.now_ms();
+    let whole = order.whole || now_ms.saturating_sub(record.whole_ms) >= WHOLE_EVERY_MS;
+    let seen = observe::observe(control, ec2, whole).await?;
+    let plan = plan_sweep(&seen.snapshot, &record.marks);
+    tell(&plan, order.dry_run);
+    tally.add(tally::SWEEP_FINDINGS, plan.findings.len());
+    if !order.dry_run {
+        tally.add(tally::SWEEPS_STOPPED, usize::from(plan.stopped.is_some()));
+        execute::execute(control, ec2, &seen, &plan, budget, tally).await?;
+    }
+    let slurm_age_ms = seen.slurm_observed_ms;
+    let report = SweepReport {
+        at_ms: seen.snapshot.now_ms,
+        dry_run: order.dry_run,
+        instances: seen.snapshot.instances.len(),
+        nodes: seen.snapshot.pairings.len(),
+        slurm_age_ms: slurm_age_ms.map(|at_ms| seen.snapshot.now_ms.saturating_sub(at_ms)),
+        findings: plan.findings.iter().take(MAX_LISTED).cloned().collect(),
+        found: plan.findings.len(),
+        stopped: plan.stopped.clone(),
+    };
+    Ok((plan, report))
+}
+
+fn tell(plan: &SweepPlan, dry_run: bool) {
+    for Finding {
+        what,
+        node,
+        instance,
+        reason,
+        heal,
+    } in &plan.findings
+    {
+        let node = node.as_ref().map(tracing::field::display);
+        let instance_id = instance.as_ref().map(tracing::field::display);
+        if let Some(heal) = heal {
+            warn!(?what, node, instance_id, ?heal, dry_run, "{reason}");
+        } else {
+            info!(?what, node, instance_id, "{reason}");
+        }
+    }
+    if let Some(why) = &plan.stopped {
+        error!("the sweep takes nothing away: {why}");
+    }
+}
+
+/// None while another has it.
+async fn take_turn<T: Table, Q: Queues, C: Clock>(
+    control: &Control<T, Q, C>,
+    budget: Budget,
+) -> Result<Option<SweepRecord>, Fault> {
+    change(control, ONLY, |record: &mut SweepRecord, now_ms| {
+        if record.lease_until_ms > now_ms {
+            return None;
+        }
+        let taken = record.clone();
+        record.lease_until_ms = budget.ends_ms + LEASE_MARGIN_MS;
+        Some(taken)
+    })
+    .await
+}
+
+async fn give_back<T: Table, Q: Queues, C: Clock>(
+    control: &Control<T, Q, C>,
+    marks: Option<Marks>,
+    whole: bool,
+) -> Result<(), Fault> {
+    change(control, ONLY, |record: &mut SweepRecord, now_ms| {
+        record.lease_until_ms = 0;
+        if let Some(marks) = &marks {
+            record.marks = marks.clone();
+            if whole || now_ms.saturating_sub(record.whole_ms) >= WHOLE_EVERY_MS {
+                record.whole_ms = now_ms;
+            }
+        }
+    })
+    .await
+}
+
+/// Keeps the report for whoever asked, and as the last one.
+async fn store<T: Table, Q: Queues, C: Clock>(
+    control: &Control<T, Q, C>,
+    order: &SweepOrder,
+    report: SweepReport,
+) -> Result<(), Fault> {
+    let asked = order.report_id.as_deref();
+    let asked = asked.filter(|id| (1..=MAX_REPORT_ID_CHARS).contains(&id.chars().count()));
+    let names = asked
+        .into_iter()
+        .chain((!order.dry_run).then_some(LAST_REPORT));
+    for name in names {
+        let put = |kept: &mut Option<SweepReport>, _| *kept = Some(report.clone());
+        change(control, name, put).await?;
+    }
+    Ok(())
+}
