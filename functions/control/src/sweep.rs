@@ -9,7 +9,7 @@ use spillway_core::message::{MAX_REPORT_ID_CHARS, SweepOrder};
 use spillway_core::sweep::{Finding, Marks, SweepPlan, plan_sweep};
 use tracing::{error, info, warn};
 
-use crate::fault::Fault;
+use crate::fault::{Fault, FaultKind};
 use crate::launch::Budget;
 use crate::ports::{Clock, Control, Ec2, Queues, Table};
 use crate::shared::{ONLY, change};
@@ -69,9 +69,15 @@ pub async fn sweep<T: Table, Q: Queues, C: Clock>(
     budget: Budget,
 ) -> Result<Tally, Fault> {
     let mut tally = Tally::default();
+    tally.add(tally::SWEEPS, 1);
     let Some(record) = take_turn(control, budget).await? else {
         info!("another sweep is at work");
-        return Ok(tally);
+        // Whoever asked waits for this one; the schedule's is as good as the other.
+        return if order.report_id.is_some() {
+            Err(at_work())
+        } else {
+            Ok(tally)
+        };
     };
     let swept = turn(control, ec2, &order, &record, budget, &mut tally).await;
     let marks = swept.as_ref().ok().map(|(plan, _)| plan.marks.clone());
@@ -79,6 +85,16 @@ pub async fn sweep<T: Table, Q: Queues, C: Clock>(
     let (_, report) = swept?;
     store(control, &order, report).await?;
     Ok(tally)
+}
+
+fn at_work() -> Fault {
+    Fault {
+        kind: FaultKind::Transient,
+        service: "dynamodb".into(),
+        operation: "PutItem".into(),
+        code: "SweepAtWork".to_owned(),
+        message: "another sweep is at work".to_owned(),
+    }
 }
 
 async fn turn<T: Table, Q: Queues, C: Clock>(

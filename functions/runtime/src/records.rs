@@ -158,6 +158,12 @@ fn chain(error: &dyn std::error::Error) -> String {
     text.chars().take(MAX_REASON_CHARS).collect()
 }
 
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        Self::Passing(chain(&fault))
+    }
+}
+
 impl From<LaunchError> for Failure {
     fn from(error: LaunchError) -> Self {
         match &error {

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::authorize::Authorizer;
 use crate::cloud::Cloud;
-use crate::deploy::Deployment;
+use crate::deploy::{Deployment, FUNCTIONS};
 use crate::ec2_api::Ec2Api;
 use crate::emulator::root::{Credentials, RootClient};
 use crate::head::Agent;
@@ -57,6 +57,8 @@ pub struct LabSpec {
     pub capacity: Vec<String>,
     /// `UpdateRoads`: how updates reach the head node.
     pub update_roads: String,
+    /// `SweepSchedule`: whether there is a sweep every minute. A test asks for its sweeps itself.
+    pub sweeps: bool,
     /// `max_nodes` of the cluster's limits.
     pub max_nodes: u32,
     /// More lines of slurm.conf.
@@ -80,6 +82,7 @@ impl LabSpec {
             instance_types: site::INSTANCE_TYPES.map(str::to_owned).to_vec(),
             capacity: vec!["on-demand".to_owned()],
             update_roads: "both".to_owned(),
+            sweeps: true,
             max_nodes: 64,
             slurm_lines: Vec::new(),
         })
@@ -112,7 +115,7 @@ pub fn binaries() -> anyhow::Result<PathBuf> {
     if directory.ends_with("deps") {
         directory = directory.parent().context("`deps` has no parent")?;
     }
-    for name in ["spillway", "launch", "terminate", "callback", "report"] {
+    for name in ["spillway"].into_iter().chain(FUNCTIONS) {
         if !directory.join(name).exists() {
             bail!("no {name} in {}: run `make build`", directory.display());
         }
@@ -495,6 +498,7 @@ async fn deploy(
             ("QueueVisibilitySeconds", &visibility),
             ("ProtectData", "false"),
             ("UpdateRoads", &spec.update_roads),
+            ("SweepSchedule", if spec.sweeps { "true" } else { "false" }),
             ("HeadNodeIds", HEAD_NODE_ID),
             ("ApplyDocumentName", APPLY_DOCUMENT),
         ],

@@ -26,6 +26,8 @@ impl Story {
     pub async fn begin(name: &str, change: impl FnOnce(&mut LabSpec)) -> Self {
         let state = tempfile::tempdir().expect("a temporary directory");
         let mut spec = LabSpec::new(state.path()).expect("the binaries are built");
+        // A story asks for its sweeps itself.
+        spec.sweeps = false;
         change(&mut spec);
         let lab = Box::pin(Lab::start(spec, |line| println!("{line}")))
             .await
