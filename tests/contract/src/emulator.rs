@@ -122,15 +122,6 @@ impl Emulated {
             .expect("the policy is put");
         policy
     }
-
-    /// When the node states that the table holds were observed.
-    pub async fn observed_ms(&self) -> Option<u64> {
-        let get = self.place.dynamo.get_item().table_name(TABLE);
-        let get = get.key("pk", AttributeValue::S("STATES#lab".to_owned()));
-        let item = get.send().await.expect("the table answers").item?;
-        let number = item["observed_ms"].as_n().expect("a number");
-        Some(number.parse().expect("a number"))
-    }
 }
 
 /// Serves one of the lab's own services.

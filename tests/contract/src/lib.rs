@@ -132,6 +132,17 @@ async fn create_table(dynamo: &aws_sdk_dynamodb::Client) {
         )
         .build()
         .expect("complete");
+    let active = GlobalSecondaryIndex::builder()
+        .index_name("active")
+        .key_schema(key("active_shard", KeyType::Hash))
+        .key_schema(key("pk", KeyType::Range))
+        .projection(
+            Projection::builder()
+                .projection_type(ProjectionType::KeysOnly)
+                .build(),
+        )
+        .build()
+        .expect("complete");
     dynamo
         .create_table()
         .table_name(TABLE)
@@ -139,8 +150,10 @@ async fn create_table(dynamo: &aws_sdk_dynamodb::Client) {
         .attribute_definitions(attribute("pk", ScalarAttributeType::S))
         .attribute_definitions(attribute("due_shard", ScalarAttributeType::S))
         .attribute_definitions(attribute("due_at_ms", ScalarAttributeType::N))
+        .attribute_definitions(attribute("active_shard", ScalarAttributeType::S))
         .key_schema(key("pk", KeyType::Hash))
         .global_secondary_indexes(due)
+        .global_secondary_indexes(active)
         .send()
         .await
         .expect("the table is made");

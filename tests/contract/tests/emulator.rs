@@ -17,7 +17,7 @@ async fn the_table_keeps_its_promises() {
     assert_eq!(table.policy().await.unwrap(), None);
     let pushed = emulated.push_policy().await;
     records::the_policy_is_the_one_that_was_pushed(table, &pushed).await;
-    records::older_node_states_change_nothing(table, async || emulated.observed_ms().await).await;
+    records::older_node_states_change_nothing(table).await;
     emulated.place.cloud.stop().await;
 }
 

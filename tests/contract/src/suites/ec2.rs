@@ -42,6 +42,8 @@ pub async fn suite<W: Ec2 + Behind + Clock>(world: &W) {
         what_ec2_does_not_know_is_told_apart,
         what_ec2_does_not_show_yet_is_unknown,
         tags_are_set_and_found,
+        what_fails_its_status_checks_is_found,
+        a_console_can_be_read,
         more_than_a_page_is_found => world
     );
 }
@@ -340,6 +342,35 @@ async fn tags_are_set_and_found<W: Ec2>(world: &W) {
     assert_eq!(ids(&found(world, &name).await), all[..1]);
     assert_eq!(ids(&found(world, &call.tags).await), all[1..]);
     let stranger = world.tag(&[instance(901)], &name).await;
+    let fault = stranger.expect_err("there is no such instance");
+    assert_eq!(fault.kind, FaultKind::NotFound, "{fault}");
+}
+
+async fn what_fails_its_status_checks_is_found<W: Ec2 + Behind + Clock>(world: &W) {
+    let call = call("impaired", 2, candidates(1, 1));
+    let all = sorted(&launch(world, &call).await.instances);
+    world.with(|ec2| {
+        ec2.settings.status_checks_ms = 0;
+        ec2.set_impaired(all[1].as_str(), true);
+    });
+    // Only what runs is checked.
+    world.sleep_ms(500).await;
+    let impaired = async || world.impaired().await.expect("an answer");
+    assert_eq!(sorted(&impaired().await), all[1..]);
+    world.with(|ec2| ec2.set_impaired(all[1].as_str(), false));
+    assert_eq!(impaired().await, []);
+    world.with(|ec2| ec2.settings = settings());
+}
+
+async fn a_console_can_be_read<W: Ec2 + Behind>(world: &W) {
+    let call = call("console", 1, candidates(1, 1));
+    let all = launch(world, &call).await.instances;
+    let console = async || world.console(&all[0]).await;
+    assert_eq!(console().await.expect("an answer"), "");
+    let text = "booting\nslurmd: error: münge\n";
+    world.with(|ec2| ec2.append_console(all[0].as_str(), text));
+    assert_eq!(console().await.expect("an answer"), text);
+    let stranger = world.console(&instance(901)).await;
     let fault = stranger.expect_err("there is no such instance");
     assert_eq!(fault.kind, FaultKind::NotFound, "{fault}");
 }

@@ -2,7 +2,7 @@
 
 use futures::future::join;
 use spillway_control::ports::Table;
-use spillway_control::record::{InstanceRecord, Origin};
+use spillway_control::record::{HeldBy, InstanceRecord, Origin};
 use spillway_core::name::{InstanceId, NodeGroupName};
 use spillway_core::plan::InstanceState;
 
@@ -15,7 +15,9 @@ pub async fn suite<T: Table>(table: &T) {
         instances_are_those_that_exist_each_once,
         what_no_node_took_is_released_and_what_is_paired_stays,
         the_first_note_of_an_unknown_instance_stays,
-        an_instance_is_marked_terminated_by_one_call => table
+        an_instance_is_marked_terminated_by_one_call,
+        an_orphan_is_released_unless_somebody_took_it_up,
+        a_hold_stays_until_it_is_taken_away => table
     );
 }
 
@@ -112,4 +114,52 @@ async fn an_instance_is_marked_terminated_by_one_call<T: Table>(table: &T) {
     let marked = table.mark_terminated(&all[..1]).await;
     assert_eq!(marked.expect("an answer"), all[..1]);
     assert_eq!(item(table, 451).await.node, Some(node(451)));
+}
+
+async fn an_orphan_is_released_unless_somebody_took_it_up<T: Table>(table: &T) {
+    let orphan = async |number, seen: Option<&InstanceRecord>| {
+        let released = table.release_orphan(&instance(number), seen).await;
+        released.expect("an answer")
+    };
+    // One that nothing is known of.
+    assert!(orphan(461, None).await);
+    assert_eq!(item(table, 461).await.state, InstanceState::Released);
+    assert!(!orphan(461, None).await, "it is known by now");
+    // One that a launch pairs after the look.
+    pairs(table, 462).await;
+    assert!(!orphan(462, None).await);
+    let seen = item(table, 462).await;
+    assert_eq!(seen.state, InstanceState::Paired);
+    // One whose node's record is lost.
+    assert!(orphan(462, Some(&seen)).await);
+    let released = item(table, 462).await;
+    assert_eq!(
+        (released.state, &released.node, &released.origin),
+        (InstanceState::Released, &seen.node, &seen.origin)
+    );
+    // One that was taken for terminated and runs.
+    let ended = table.mark_terminated(&[instance(462)]).await;
+    assert_eq!(ended.expect("an answer"), [instance(462)]);
+    assert!(!orphan(462, Some(&released)).await);
+    let ended = item(table, 462).await;
+    assert!(orphan(462, Some(&ended)).await);
+    assert_eq!(item(table, 462).await.state, InstanceState::Released);
+}
+
+async fn a_hold_stays_until_it_is_taken_away<T: Table>(table: &T) {
+    pairs(table, 471).await;
+    let both = [471, 472].map(instance);
+    let held = async |number| item(table, number).await.held;
+    for by in [HeldBy::Tag, HeldBy::Operator] {
+        table.hold(&both, Some(by)).await.expect("an answer");
+        assert_eq!((held(471).await, held(472).await), (Some(by), Some(by)));
+    }
+    assert_eq!(item(table, 471).await.state, InstanceState::Paired);
+    // Nothing was known of it: it serves nobody.
+    assert_eq!(item(table, 472).await.state, InstanceState::Released);
+    let freed = table.write_pairings(&[free(471, 1)]).await;
+    assert_eq!(freed.expect("an answer"), [true]);
+    assert_eq!(held(471).await, Some(HeldBy::Operator));
+    table.hold(&both, None).await.expect("an answer");
+    assert_eq!((held(471).await, held(472).await), (None, None));
 }

@@ -23,7 +23,8 @@ pub async fn suite<T: Table>(table: &T) {
         an_admission_needs_an_item,
         a_release_makes_the_item_where_there_is_none,
         what_is_released_is_never_paired_again,
-        an_update_is_due_until_it_is_acknowledged => table
+        an_update_is_due_until_it_is_acknowledged,
+        a_node_is_active_while_it_has_an_instance_or_waits_for_one => table
     );
 }
 
@@ -188,4 +189,24 @@ async fn an_update_is_due_until_it_is_acknowledged<T: Table>(table: &T) {
     assert!(acknowledged(252).update_due.is_none());
     assert_eq!(written(table, [admit(252, 1)]).await, [true]);
     assert_eq!(due().await, own[2..]);
+}
+
+async fn a_node_is_active_while_it_has_an_instance_or_waits_for_one<T: Table>(table: &T) {
+    let own = [261, 262, 263].map(node);
+    let sorted = |mut nodes: Vec<NodeName>| {
+        nodes.retain(|node| own.contains(node));
+        nodes.sort();
+        nodes
+    };
+    let active = async || sorted(table.active_nodes().await.expect("an answer"));
+    assert_eq!(
+        written(table, [request(261, 0), pair(262, 0)]).await,
+        [true; 2]
+    );
+    assert_eq!(active().await, own[..2]);
+    assert_eq!(written(table, [free(262, 1)]).await, [true]);
+    assert_eq!(active().await, own[..1]);
+    // A node that is free is still known.
+    let every = sorted(table.every_node().await.expect("an answer"));
+    assert_eq!(every, own[..2]);
 }

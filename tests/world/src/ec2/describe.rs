@@ -203,6 +203,8 @@ impl Ec2 {
             "not-applicable"
         } else if now_ms < instance.state_since_ms + self.settings.status_checks_ms {
             "initializing"
+        } else if instance.is_impaired {
+            "impaired"
         } else {
             "ok"
         }
@@ -236,6 +238,13 @@ impl Ec2 {
             },
             output: instance.console,
         })
+    }
+
+    /// Has an instance's status checks fail, or pass again.
+    pub fn set_impaired(&mut self, instance_id: &str, is_impaired: bool) {
+        if let Some(instance) = self.instances.get_mut(instance_id) {
+            instance.is_impaired = is_impaired;
+        }
     }
 
     /// Writes on an instance's console. Of more than 64 KB, EC2's limit, the oldest lines go.

@@ -145,6 +145,8 @@ pub struct Instance {
     pub rebalance_at_ms: Option<u64>,
     /// What stands on its console.
     pub console: String,
+    /// Its status checks fail while it runs.
+    pub is_impaired: bool,
 }
 
 /// A spot interruption that has been announced.

@@ -295,6 +295,7 @@ impl Ec2 {
             interruption: None,
             rebalance_at_ms: None,
             console: String::new(),
+            is_impaired: false,
         }
     }
 }

@@ -5,7 +5,6 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::rc::Rc;
 
-use spillway_control::record::NodeStatesRecord;
 use spillway_core::config::Policy;
 use spillway_core::message::Message;
 use spillway_core::name::ClusterName;
@@ -153,12 +152,6 @@ impl Port {
     /// Works on EC2 itself.
     pub fn with_ec2<R>(&self, act: impl FnOnce(&mut ec2::Ec2) -> R) -> R {
         act(&mut self.shared.lock().cloud.ec2)
-    }
-
-    /// What the table has of slurmctld's node states.
-    #[must_use]
-    pub fn node_states(&self) -> Option<NodeStatesRecord> {
-        self.shared.lock().records.node_states.clone()
     }
 
     /// The policy that the table has.

@@ -444,12 +444,38 @@ impl Ec2 for Port {
     }
 
     async fn impaired(&self) -> Result<Vec<InstanceId>, Fault> {
-        self.call(Call::Impaired, |_, _| Vec::new()).await
+        let impaired = ec2::Filter::new("instance-status.status", &["impaired"]);
+        let request = ec2::DescribeInstanceStatus {
+            filters: vec![impaired],
+            ..ec2::DescribeInstanceStatus::default()
+        };
+        let effect = |world: &mut World, _| {
+            let answer = world
+                .cloud
+                .ec2
+                .describe_instance_status(world.now_ms, &request);
+            let answer = answer.map_err(|error| refusal(Call::Impaired, &error));
+            let asked = &mut world.cloud.asked;
+            asked.note(answer.as_ref().is_err_and(is_too_fast));
+            let (rows, _) = answer?;
+            let ids = rows.into_iter().map(|row| row.instance.instance_id);
+            Ok(instance_ids(ids))
+        };
+        self.call(Call::Impaired, effect).await?
     }
 
     async fn console(&self, id: &InstanceId) -> Result<String, Fault> {
-        let text = format!("{id} login:\n");
-        self.call(Call::Console, |_, _| text.clone()).await
+        let effect = |world: &mut World, _| {
+            let answer = world
+                .cloud
+                .ec2
+                .get_console_output(world.now_ms, id.as_str());
+            let answer = answer.map_err(|error| refusal(Call::Console, &error));
+            let asked = &mut world.cloud.asked;
+            asked.note(answer.as_ref().is_err_and(is_too_fast));
+            answer.map(|console| console.output)
+        };
+        self.call(Call::Console, effect).await?
     }
 
     async fn tag(&self, ids: &[InstanceId], tags: &BTreeMap<String, String>) -> Result<(), Fault> {

@@ -250,6 +250,7 @@ pub fn statuses(w: &mut Writer, rows: &[InstanceStatus], token: Option<String>) 
         let check = match row.status {
             "ok" => Some("passed"),
             "initializing" => Some("initializing"),
+            "impaired" => Some("failed"),
             _ => None,
         };
         for element in ["systemStatus", "instanceStatus", "attachedEbsStatus"] {
