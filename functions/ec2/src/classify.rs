@@ -273,8 +273,8 @@ mod tests {
         HttpResponse::new(status.try_into().expect("a status"), SdkBody::empty())
     }
 
-    fn seen(error: SdkError<CreateFleetError, HttpResponse>) -> (FaultKind, String, String) {
-        let fault = fault("CreateFleet", &error);
+    fn seen(error: &SdkError<CreateFleetError, HttpResponse>) -> (FaultKind, String, String) {
+        let fault = fault("CreateFleet", error);
         assert_eq!((&*fault.service, &*fault.operation), ("ec2", "CreateFleet"));
         (fault.kind, fault.code, fault.message)
     }
@@ -283,7 +283,7 @@ mod tests {
     fn an_answer_is_judged_by_its_code_or_else_by_its_status() {
         let refused = |metadata: ErrorMetadata, status| {
             let error = CreateFleetError::generic(metadata);
-            seen(SdkError::service_error(error, response(status)))
+            seen(&SdkError::service_error(error, response(status)))
         };
         let known = ErrorMetadata::builder()
             .code("VcpuLimitExceeded")
@@ -314,7 +314,7 @@ mod tests {
             ),
         ];
         for (error, kind, code) in cases {
-            let (class, named, message) = seen(error);
+            let (class, named, message) = seen(&error);
             assert_eq!((class, &*named), (kind, code), "{message}");
         }
     }
