@@ -68,10 +68,13 @@ bench: ## Measure the programs that slurmctld runs (docs/performance.md)
 
 # One target directory for all copies of the tree: the dependencies are built once. What a failing property shrinks to
 # is of no interest.
-mutants: $(MUTANTS) ## Break planner and state machines, one place at a time: tests must notice (docs/mutants.md; an hour)
-	mkdir -p target
-	CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/mutants CARGO_PROFILE_DEV_DEBUG=0 PROPTEST_MAX_SHRINK_ITERS=0 \
-		$(MUTANTS) mutants --package spillway-core --output target --no-shuffle
+MUTATE = CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/mutants CARGO_PROFILE_DEV_DEBUG=0 PROPTEST_MAX_SHRINK_ITERS=0 \
+	$(MUTANTS) mutants --no-shuffle
+
+mutants: $(MUTANTS) ## Break planner, state machines and classes of errors: tests must notice (docs/mutants.md; an hour)
+	mkdir -p target/classify
+	$(MUTATE) --package spillway-core --output target
+	$(MUTATE) --no-config --file functions/ec2/src/classify.rs --cargo-arg=--lib --output target/classify
 
 up: build ## Start a local cloud with a Slurm cluster and leave it running (then: source target/lab/env)
 	$(LAB) up

@@ -15,6 +15,8 @@ use spillway_core::usage::{
 
 #[path = "usage/owners.rs"]
 mod owners;
+#[path = "usage/record.rs"]
+mod record;
 
 const SITE: &str = include_str!("../../infra/examples/spillway.toml");
 const NOW_MS: u64 = 1_790_000_000_000;
@@ -24,7 +26,7 @@ const FULL: &str =
 /// 400 KB (DynamoDB, item size), less what the item has beside the record.
 const ITEM_BYTES: usize = 400 * 1024 - 1_000;
 
-/// The example's policy with other limits; 256 nodes of 32 vCPUs in `cpu`, 16 of 48 in `gpu`.
+/// The example's policy with other limits; 256 nodes of 32 vCPUs in `cpu`, 16 of 16 in `gpu`.
 fn policy(limits: &str) -> Policy {
     let text = SITE.replace("max_nodes = 300\nlaunches_per_hour = 600\n", limits);
     assert_ne!(
@@ -169,6 +171,19 @@ fn a_job_that_does_not_fit_as_a_whole_takes_nothing_from_those_that_do() {
 }
 
 #[test]
+fn a_job_counts_with_all_of_its_vcpus() {
+    let policy = policy("max_nodes = 300\nmax_vcpus = 96\nlaunches_per_hour = 600\n");
+    let of = |nodes: &str| {
+        let mut usage = Usage::default();
+        let jobs = request(&[nodes]);
+        granted(&usage.reserve(&launch(1), &jobs, &names(nodes), &policy, NOW_MS))
+    };
+    assert_eq!(of("cloud[001-003]"), "cloud[001-003]");
+    assert_eq!(of("cloud[001-004]"), "", "128 vCPUs");
+    assert_eq!(of("cloud001,gpu[1-5]"), "", "112 vCPUs");
+}
+
+#[test]
 fn a_launch_that_reserves_again_is_counted_once() {
     let policy = policy("max_nodes = 8\nlaunches_per_hour = 8\n");
     let mut usage = Usage::default();
@@ -264,7 +279,9 @@ fn nodes_of_no_policy_are_told_up_to_a_bound_an_hour() {
     assert_eq!(usage.tell_unknown(10, NOW_MS), 10);
     assert_eq!(usage.tell_unknown(9_992, NOW_MS), most - 10);
     assert_eq!(usage.tell_unknown(1, NOW_MS), 0);
-    assert_eq!(usage.tell_unknown(1, NOW_MS + HOUR_MS), 1);
+    let hour_ends_ms = (NOW_MS / HOUR_MS + 1) * HOUR_MS;
+    assert_eq!(usage.tell_unknown(1, hour_ends_ms - 1), 0);
+    assert_eq!(usage.tell_unknown(1, hour_ends_ms), 1);
 }
 
 /// A policy that leaves room for whatever the record takes.
@@ -310,6 +327,7 @@ fn ten_thousand_launches_fit_into_one_item_and_not_many_more() {
         if reservation.granted.is_empty() {
             break reservation;
         }
+        assert!(number < 11_000, "it takes whatever comes");
         number += 1;
     };
     assert_eq!(refused(&reservation), [("cloud00004", FULL)]);

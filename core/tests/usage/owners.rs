@@ -12,8 +12,8 @@ use super::{
     FULL, ITEM_BYTES, NOW_MS, granted, group, launch, names, policy, refused, request, roomy,
 };
 
-const ROOM: &str = "max_nodes = 300\nlaunches_per_hour = 600\n";
-const LATER_MS: u64 = NOW_MS + LAUNCH_LIFE_MS + 15 * 60_000;
+pub(super) const ROOM: &str = "max_nodes = 300\nlaunches_per_hour = 600\n";
+pub(super) const LATER_MS: u64 = NOW_MS + LAUNCH_LIFE_MS + 15 * 60_000;
 
 /// A request with a job for each hostlist and `account/user`.
 fn request_of(jobs: &[(&str, &str)]) -> ResumeRequest {
@@ -37,7 +37,7 @@ fn request_of(jobs: &[(&str, &str)]) -> ResumeRequest {
     }
 }
 
-fn reserve(
+pub(super) fn reserve(
     usage: &mut Usage,
     number: usize,
     jobs: &[(&str, &str)],
@@ -50,11 +50,11 @@ fn reserve(
     usage.reserve(&launch(number), &request_of(jobs), &nodes, policy, NOW_MS)
 }
 
-fn owner(text: &str) -> Owner {
+pub(super) fn owner(text: &str) -> Owner {
     text.parse().expect("an owner")
 }
 
-fn of_user(usage: &Usage, user: &str) -> u32 {
+pub(super) fn of_user(usage: &Usage, user: &str) -> u32 {
     usage.nodes_for(|owner| owner.user.as_str() == user)
 }
 

@@ -158,6 +158,11 @@ where
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_ec2::operation::create_fleet::CreateFleetError;
+    use aws_smithy_runtime_api::client::result::ConnectorError;
+    use aws_smithy_types::body::SdkBody;
+    use aws_smithy_types::error::ErrorMetadata;
+
     use super::*;
 
     #[test]
@@ -262,5 +267,55 @@ mod tests {
         assert_eq!(kind_of("Brandnew", Some(429)), FaultKind::Throttled);
         assert_eq!(kind_of("Brandnew", Some(500)), FaultKind::Transient);
         assert_eq!(kind_of("Brandnew", None), FaultKind::Invalid);
+    }
+
+    fn response(status: u16) -> HttpResponse {
+        HttpResponse::new(status.try_into().expect("a status"), SdkBody::empty())
+    }
+
+    fn seen(error: &SdkError<CreateFleetError, HttpResponse>) -> (FaultKind, String, String) {
+        let fault = fault("CreateFleet", error);
+        assert_eq!((&*fault.service, &*fault.operation), ("ec2", "CreateFleet"));
+        (fault.kind, fault.code, fault.message)
+    }
+
+    #[test]
+    fn an_answer_is_judged_by_its_code_or_else_by_its_status() {
+        let refused = |metadata: ErrorMetadata, status| {
+            let error = CreateFleetError::generic(metadata);
+            seen(&SdkError::service_error(error, response(status)))
+        };
+        let known = ErrorMetadata::builder()
+            .code("VcpuLimitExceeded")
+            .message("too many");
+        let known = refused(known.build(), 400);
+        assert_eq!(known, (TYPE, "VcpuLimitExceeded".into(), "too many".into()));
+        let bare = refused(ErrorMetadata::builder().build(), 503);
+        assert_eq!(bare, (Transient, "Unknown".into(), String::new()));
+    }
+
+    /// A call that was never answered may have done what it asked for, and may be made again; one that could not be made
+    /// will not go a second time.
+    #[test]
+    fn a_call_without_an_answer_is_transient_if_it_was_made() {
+        let reset = ConnectorError::io("reset".into());
+        let cases = [
+            (SdkError::timeout_error("slow"), Transient, "Timeout"),
+            (SdkError::dispatch_failure(reset), Transient, "Dispatch"),
+            (
+                SdkError::response_error("torn", response(200)),
+                Transient,
+                "Response",
+            ),
+            (
+                SdkError::construction_failure("no region"),
+                Invalid,
+                "Construction",
+            ),
+        ];
+        for (error, kind, code) in cases {
+            let (class, named, message) = seen(&error);
+            assert_eq!((class, &*named), (kind, code), "{message}");
+        }
     }
 }
