@@ -22,7 +22,7 @@ use crate::emulator::root::{Credentials, RootClient};
 use crate::head::Agent;
 use crate::head::{CloudPartition, HeadNode, HeadSpec};
 use crate::hypervisor::{Hypervisor, InstanceRole};
-use crate::install;
+use crate::install::{self, SlurmRelease};
 use crate::instances::{EmulatorSessions, EmulatorTemplates, Instances};
 use crate::network::Network;
 use crate::site::{self, Site};
@@ -59,6 +59,8 @@ pub struct LabSpec {
     pub update_roads: String,
     /// `max_nodes` of the cluster's limits.
     pub max_nodes: u32,
+    /// Which Slurm runs on the head node and on the instances.
+    pub slurm: SlurmRelease,
     /// More lines of slurm.conf.
     pub slurm_lines: Vec<String>,
 }
@@ -81,6 +83,7 @@ impl LabSpec {
             capacity: vec!["on-demand".to_owned()],
             update_roads: "both".to_owned(),
             max_nodes: 64,
+            slurm: SlurmRelease::default(),
             slurm_lines: Vec::new(),
         })
     }
@@ -165,10 +168,8 @@ impl Lab {
             ));
         };
         say("installing what is missing");
-        let venv = {
-            let spec_progress = |line: &str| say(line);
-            install::ensure_installed(spec_progress)?
-        };
+        let venv = install::ensure_installed(say)?;
+        let debian = install::ensure_slurm(spec.slurm, say)?;
         say("starting the emulator and the proxy");
         let network = Network::claim()?;
         let cloud = Cloud::start(&venv, &spec.state, network.bridge_address(), 0).await?;
@@ -196,8 +197,8 @@ impl Lab {
             &[output(&outputs, "OperatorPolicyArn")?],
         )
         .await?;
-        let head = HeadNode::start(head_spec(&spec, &network), &network).await?;
-        let ssm_agent = NodeAgent::start(&ssm, HEAD_NODE_ID, head.directory())
+        let head = HeadNode::start(head_spec(&spec, debian, &network), &network).await?;
+        let ssm_agent = NodeAgent::start(&ssm, HEAD_NODE_ID, &head)
             .context("start the stand-in for the SSM agent")?;
         let toml = |keys: &[PublicKey]| site_toml(&spec, &cloud, &outputs, &head, &network, keys);
         let bundle = &cloud.certificates.bundle;
@@ -516,9 +517,10 @@ async fn user(
     Ok(credentials)
 }
 
-fn head_spec(spec: &LabSpec, network: &Network) -> HeadSpec {
+fn head_spec(spec: &LabSpec, debian: Option<PathBuf>, network: &Network) -> HeadSpec {
     HeadSpec {
         directory: network.directory().join("head"),
+        debian,
         client: spec.binaries.join("spillway"),
         cluster_name: spec.cluster.clone(),
         partitions: vec![CloudPartition {
