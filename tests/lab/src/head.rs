@@ -3,23 +3,25 @@
 mod agent;
 mod commands;
 mod files;
+mod root;
 mod slurm_conf;
 
 use std::fs::{self, File};
 use std::io;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use crate::hypervisor::Image;
 use crate::network::Network;
-use crate::process::{Process, bound_command_as};
+use crate::process::Process;
 pub use agent::Agent;
 pub use commands::NodeView;
 use files::{check_reachable, install_client, make_directories, slurm_user, write_munge_key};
+pub use root::HeadRoot;
 pub use slurm_conf::CloudPartition;
 use slurm_conf::SlurmConf;
 
@@ -30,6 +32,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// On SIGTERM slurmctld waits up to ten seconds for a running `ResumeProgram` (Slurm 22.05), then saves its state.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(20);
+/// From 23.11 on slurmctld and slurmd insist on cgroups unless told, and a lab has none.
+const CGROUP_CONF: &str = "CgroupPlugin=disabled\n";
 /// Search path of the daemons and of Slurm's commands.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -84,6 +88,9 @@ fn at(step: &'static str) -> impl Fn(io::Error) -> HeadError {
 pub struct HeadSpec {
     /// A directory for it alone, which the slurm user can reach ([`Network::directory`] is such a place).
     pub directory: PathBuf,
+    /// The root file system whose Slurm and munge it runs ([`crate::install::ensure_slurm`]); none for this machine's.
+    /// Then `directory` must lie in the [`Network::directory`].
+    pub debian: Option<PathBuf>,
     /// The client to install as `spillway` and under the three names that Slurm calls.
     pub client: PathBuf,
     /// Slurm's `ClusterName`.
@@ -103,6 +110,7 @@ pub struct HeadSpec {
 #[derive(Debug)]
 pub struct HeadNode {
     directory: PathBuf,
+    root: HeadRoot,
     slurm_conf: SlurmConf,
     munge_key: Vec<u8>,
     // Dropped in this order: munged last.
@@ -128,9 +136,18 @@ impl HeadNode {
         };
         fs::write(directory.join("etc/slurm.conf"), slurm_conf.head_text())
             .map_err(at("write slurm.conf"))?;
-        let munged = start_munged(&directory).await?;
+        let debian = slurm_conf.spec.debian.as_deref();
+        if debian.is_some() {
+            fs::write(directory.join("etc/cgroup.conf"), CGROUP_CONF)
+                .map_err(at("write cgroup.conf"))?;
+        }
+        let own_root = network.directory().join("head-root");
+        let root = HeadRoot::start(debian, &own_root, &network.directory())
+            .map_err(at("make the head node's root file system"))?;
+        let munged = start_munged(&root, &directory).await?;
         let mut head = Self {
             directory,
+            root,
             slurm_conf,
             munge_key,
             slurmctld: None,
@@ -185,7 +202,23 @@ impl HeadNode {
     /// What an instance's image needs to be a node of this cluster, but for the munge key: slurm.conf.
     #[must_use]
     pub fn node_image(&self) -> Image {
-        Image::default().with_bytes("/etc/slurm/slurm.conf", self.slurm_conf.node_text(), 0o644)
+        let image = Image::default().with_bytes(
+            "/etc/slurm/slurm.conf",
+            self.slurm_conf.node_text(),
+            0o644,
+        );
+        match &self.slurm_conf.spec.debian {
+            None => image,
+            Some(debian) => image
+                .with_bytes("/etc/slurm/cgroup.conf", CGROUP_CONF, 0o644)
+                .with_root(debian),
+        }
+    }
+
+    /// Where its programs run.
+    #[must_use]
+    pub fn root(&self) -> &HeadRoot {
+        &self.root
     }
 
     /// True while slurmctld's process lives.
@@ -205,14 +238,14 @@ impl HeadNode {
             .append(true)
             .open(self.directory.join("log/slurmctld.out"))
             .map_err(at("open slurmctld's output"))?;
-        let mut command = bound_command_as(SLURM_USER, "slurmctld");
+        let place = self.state_save_location();
+        let mut command = self.root.bound_command_as(SLURM_USER, "slurmctld", &place);
         command
             .arg("-D")
             .env("PATH", PATH)
             // Its log's times are then as everybody else's.
             .env("TZ", "UTC")
             .env("SLURM_CONF", self.slurm_conf())
-            .current_dir(self.state_save_location())
             .stdin(Stdio::null())
             .stdout(output.try_clone().map_err(at("open slurmctld's output"))?)
             .stderr(output);
@@ -274,16 +307,15 @@ fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind(("0.0.0.0", 0))?.local_addr()?.port())
 }
 
-async fn start_munged(directory: &Path) -> Result<Process, HeadError> {
+async fn start_munged(root: &HeadRoot, directory: &Path) -> Result<Process, HeadError> {
     let own = directory.join("munge");
     let socket = own.join("munge.socket");
     // A socket of a killed head node would look like an answer.
     let _ = fs::remove_file(&socket);
-    let mut command: Command = bound_command_as(SLURM_USER, "munged");
+    let mut command = root.bound_command_as(SLURM_USER, "munged", Path::new("/"));
     command
         .args(["--foreground", "--num-threads", "2"])
-        .env("PATH", PATH)
-        .current_dir("/");
+        .env("PATH", PATH);
     for (option, file) in [
         ("--key-file", "munge.key"),
         ("--socket", "munge.socket"),

@@ -76,9 +76,11 @@ pub enum ImageContent {
     File(PathBuf),
 }
 
-/// The machine image: this machine's root file system, plus files, plus the environment of process 1.
+/// The machine image: a root file system, plus files, plus the environment of process 1.
 #[derive(Debug, Clone, Default)]
 pub struct Image {
+    /// The root file system; none for this machine's own.
+    pub root: Option<PathBuf>,
     /// Files on top of the root file system. munged starts with the machine if one of them is `/etc/munge/munge.key`.
     pub files: Vec<ImageFile>,
     /// Directories of this machine that each instance sees, read and write, at the same path: the site's shared
@@ -99,6 +101,13 @@ impl Image {
     #[must_use]
     pub fn with_file(self, path: &str, source: impl Into<PathBuf>, mode: u32) -> Self {
         self.with(path, ImageContent::File(source.into()), mode)
+    }
+
+    /// Bases it on another root file system than this machine's.
+    #[must_use]
+    pub fn with_root(mut self, root: &Path) -> Self {
+        self.root = Some(root.to_owned());
+        self
     }
 
     /// Takes a file of the image's own out.

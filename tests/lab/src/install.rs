@@ -1,7 +1,10 @@
-//! Installs what the lab runs and the machine lacks: Debian packages, and a pinned Python environment.
+//! Installs what the lab runs and the machine lacks: Debian packages, a pinned Python environment, other releases of
+//! Slurm.
 //!
-//! The environment's directory is named by a hash of the pins, so that a change of pins makes another
+//! The Python environment's directory is named by a hash of the pins, so that a change of pins makes another
 //! one and checkouts with different pins do not disturb each other.
+
+mod slurm;
 
 use std::{
     env,
@@ -13,6 +16,8 @@ use std::{
 
 use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest as _, Sha256};
+
+pub use slurm::{SlurmRelease, ensure_slurm};
 
 const REQUIREMENTS: &str = include_str!("../requirements.txt");
 
@@ -27,7 +32,7 @@ const PACKAGES: [&str; 7] = [
     "procps",
 ];
 
-/// Written last, so that an environment whose making was broken off is made again.
+/// Written last, so that a thing whose making was broken off is made again.
 const COMPLETE: &str = "complete";
 
 /// Lines of a failed program's output that go into the error.

@@ -22,7 +22,7 @@ use crate::emulator::root::{Credentials, RootClient};
 use crate::head::Agent;
 use crate::head::{CloudPartition, HeadNode, HeadSpec};
 use crate::hypervisor::{Hypervisor, InstanceRole};
-use crate::install;
+use crate::install::{self, SlurmRelease};
 use crate::instances::{EmulatorSessions, EmulatorTemplates, Instances};
 use crate::network::Network;
 use crate::site::{self, Site};
@@ -61,6 +61,8 @@ pub struct LabSpec {
     pub sweeps: bool,
     /// `max_nodes` of the cluster's limits.
     pub max_nodes: u32,
+    /// Which Slurm runs on the head node and on the instances.
+    pub slurm: SlurmRelease,
     /// More lines of slurm.conf.
     pub slurm_lines: Vec<String>,
 }
@@ -84,6 +86,7 @@ impl LabSpec {
             update_roads: "both".to_owned(),
             sweeps: true,
             max_nodes: 64,
+            slurm: SlurmRelease::default(),
             slurm_lines: Vec::new(),
         })
     }
@@ -168,10 +171,8 @@ impl Lab {
             ));
         };
         say("installing what is missing");
-        let venv = {
-            let spec_progress = |line: &str| say(line);
-            install::ensure_installed(spec_progress)?
-        };
+        let venv = install::ensure_installed(say)?;
+        let debian = install::ensure_slurm(spec.slurm, say)?;
         say("starting the emulator and the proxy");
         let network = Network::claim()?;
         let cloud = Cloud::start(&venv, &spec.state, network.bridge_address(), 0).await?;
@@ -199,8 +200,8 @@ impl Lab {
             &[output(&outputs, "OperatorPolicyArn")?],
         )
         .await?;
-        let head = HeadNode::start(head_spec(&spec, &network), &network).await?;
-        let ssm_agent = NodeAgent::start(&ssm, HEAD_NODE_ID, head.directory())
+        let head = HeadNode::start(head_spec(&spec, debian, &network), &network).await?;
+        let ssm_agent = NodeAgent::start(&ssm, HEAD_NODE_ID, &head)
             .context("start the stand-in for the SSM agent")?;
         let toml = |keys: &[PublicKey]| site_toml(&spec, &cloud, &outputs, &head, &network, keys);
         let bundle = &cloud.certificates.bundle;
@@ -520,9 +521,10 @@ async fn user(
     Ok(credentials)
 }
 
-fn head_spec(spec: &LabSpec, network: &Network) -> HeadSpec {
+fn head_spec(spec: &LabSpec, debian: Option<PathBuf>, network: &Network) -> HeadSpec {
     HeadSpec {
         directory: network.directory().join("head"),
+        debian,
         client: spec.binaries.join("spillway"),
         cluster_name: spec.cluster.clone(),
         partitions: vec![CloudPartition {

@@ -16,6 +16,7 @@ pub mod lab;
 pub mod network;
 pub mod process;
 pub mod proxy;
+mod root_fs;
 pub mod site;
 pub mod ssm;
 pub mod standing;

@@ -3,7 +3,7 @@
 //! The death signal of Linux (`PR_SET_PDEATHSIG`) belongs to the *thread* that started the child, so each child
 //! has a thread of its own that starts it, waits for it, and ends with it.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::process::{Command, ExitStatus};
 use std::sync::{Arc, Mutex, mpsc};
@@ -27,21 +27,31 @@ pub struct Process {
 /// A command for [`Process::spawn`]: `program`, with an empty environment, killed when its starting thread dies.
 #[must_use]
 pub fn bound_command(program: impl AsRef<OsStr>) -> Command {
-    bound(&[], program.as_ref())
+    bound(&[], &[], program.as_ref())
 }
 
 /// The same, running as `user` and in no group but the user's own.
 #[must_use]
 pub fn bound_command_as(user: &str, program: impl AsRef<OsStr>) -> Command {
-    bound(
-        &["--reuid", user, "--regid", user, "--clear-groups"],
-        program.as_ref(),
-    )
+    bound_command_as_through(&[], user, program)
 }
 
-fn bound(arguments: &[&str], program: &OsStr) -> Command {
-    let mut command = Command::new("/usr/bin/setpriv");
+/// The same, started through a command that takes on another's surroundings, as `nsenter` does.
+pub(crate) fn bound_command_as_through(
+    through: &[OsString],
+    user: &str,
+    program: impl AsRef<OsStr>,
+) -> Command {
+    let as_user = ["--reuid", user, "--regid", user, "--clear-groups"];
+    bound(through, &as_user, program.as_ref())
+}
+
+fn bound(through: &[OsString], arguments: &[&str], program: &OsStr) -> Command {
+    let words = through.iter().map(OsString::as_os_str);
+    let mut words = words.chain([OsStr::new("/usr/bin/setpriv")]);
+    let mut command = Command::new(words.next().unwrap_or_default());
     command
+        .args(words)
         .args(arguments)
         .args(["--pdeathsig", "KILL", "--"])
         .arg(program)

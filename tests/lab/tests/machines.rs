@@ -373,6 +373,7 @@ fn head_spec(network: &Network) -> HeadSpec {
     fs::write(&client, script).expect("write the stand-in");
     HeadSpec {
         directory,
+        debian: None,
         client,
         cluster_name: format!("lab{}", network.id()),
         partitions: vec![CloudPartition {

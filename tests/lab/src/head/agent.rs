@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
-use super::{HeadError, HeadNode, PATH, SLURM_USER, at, stop};
-use crate::process::{Process, bound_command_as};
+use super::{HeadError, HeadNode, HeadRoot, PATH, SLURM_USER, at, stop};
+use crate::process::Process;
 
 /// The agent of one head node, running or not, as the slurm user. Dropping it kills it.
 #[derive(Debug)]
 pub struct Agent {
+    root: HeadRoot,
     client: PathBuf,
     slurm_conf: PathBuf,
     log_file: PathBuf,
@@ -22,6 +23,7 @@ impl Agent {
     #[must_use]
     pub fn of(head: &HeadNode) -> Self {
         Self {
+            root: head.root().clone(),
             client: head.client(),
             slurm_conf: head.slurm_conf(),
             log_file: head.directory().join("log/agent.log"),
@@ -38,13 +40,14 @@ impl Agent {
             .append(true)
             .open(&self.log_file)
             .map_err(at("open the agent's log"))?;
-        let mut command = bound_command_as(SLURM_USER, &self.client);
+        let mut command = self
+            .root
+            .bound_command_as(SLURM_USER, &self.client, Path::new("/"));
         command
             .arg("agent")
             .env("PATH", PATH)
             .env("SLURM_CONF", &self.slurm_conf)
             .envs(environment)
-            .current_dir("/")
             .stdin(Stdio::null())
             .stdout(log.try_clone().map_err(at("open the agent's log"))?)
             .stderr(log);
@@ -54,7 +57,7 @@ impl Agent {
 
     /// The agent's log.
     #[must_use]
-    pub fn log_file(&self) -> &std::path::Path {
+    pub fn log_file(&self) -> &Path {
         &self.log_file
     }
 

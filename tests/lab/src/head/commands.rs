@@ -10,12 +10,11 @@ impl HeadNode {
     /// A command with this cluster's `SLURM_CONF`, as root, in a directory that every node has.
     #[must_use]
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> tokio::process::Command {
-        let mut command = tokio::process::Command::new(program);
+        let mut command = self.root.command(program);
         command
             .env_clear()
             .env("PATH", PATH)
             .env("SLURM_CONF", self.slurm_conf())
-            .current_dir("/")
             .stdin(Stdio::null())
             .kill_on_drop(true);
         command

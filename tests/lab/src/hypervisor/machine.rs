@@ -9,16 +9,16 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::Signal;
-use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, statfs};
 use tokio::task::JoinHandle;
 
 use super::metadata::Metadata;
 use super::{AssumeRole, HypervisorError, Image, ImageContent, Instance};
 use crate::network::{Attachment, METADATA_ADDRESS, Network};
 use crate::process::{Process, bound_command};
+use crate::root_fs::{self, PARTS};
 
 /// Search path of process 1, as cloud-init gives it to user data.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -99,7 +99,7 @@ impl Machine {
             }
         };
         let directory = environment.directory.join(&instance_id);
-        make_directories(&directory).map_err(at("make its directories"))?;
+        root_fs::make_directories(&directory).map_err(at("make its directories"))?;
         let attachment = environment
             .network
             .attach(&instance_id, instance.private_ip)?;
@@ -205,21 +205,13 @@ fn base_environment(image: &Image) -> impl Iterator<Item = (&str, &str)> {
         .chain(given)
 }
 
-fn make_directories(directory: &Path) -> io::Result<()> {
-    for part in ["upper", "work", "root"] {
-        fs::create_dir_all(directory.join(part))?;
-    }
-    // The overlay's root shows the upper directory's own permissions, and every user must be able to enter `/`.
-    fs::set_permissions(directory.join("upper"), fs::Permissions::from_mode(0o755))
-}
-
 /// Removes the machine's files but keeps its console output and its `/var/log`, for whoever asks why it failed.
 fn remove_files(directory: &Path) {
     let logs = directory.join("log");
     // An instance that died early has written no log.
     let _ = fs::remove_dir_all(&logs);
     let _ = fs::rename(directory.join("upper/var/log"), &logs);
-    for part in ["upper", "work", "root"] {
+    for part in PARTS {
         if let Err(error) = fs::remove_dir_all(directory.join(part)) {
             tracing::warn!(%error, directory = %directory.display(), part, "files of a dead machine stay");
         }
@@ -235,16 +227,10 @@ impl Plan {
         listener.set_nonblocking(true)?;
         // The receiver is waiting in `boot`.
         let _ = listeners.send(listener);
-        unshare(
-            CloneFlags::CLONE_NEWNS
-                | CloneFlags::CLONE_NEWUTS
-                | CloneFlags::CLONE_NEWIPC
-                | CloneFlags::CLONE_NEWPID,
-        )?;
+        unshare(CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWPID)?;
         nix::unistd::sethostname(self.instance.host_name())?;
         self.mount_root()?;
-        nix::unistd::chroot(&self.directory.join("root"))?;
-        nix::unistd::chdir("/")?;
+        root_fs::enter(&self.directory.join("root"))?;
         self.write_files()?;
         let mut command = bound_command("/bin/sh");
         command
@@ -257,65 +243,23 @@ impl Plan {
         Ok(command)
     }
 
-    /// Mounts the machine's root file system. Where the lab's own files lie on an overlay (in a container), which
-    /// cannot hold another's upper layer, the machine's lie in memory.
+    /// Mounts the machine's root file system.
     fn mount_root(&self) -> io::Result<()> {
-        make_mounts_private()?;
-        let none: Option<&str> = None;
-        let root = self.directory.join("root");
-        // Copies of the other machines' namespace mounts would keep those namespaces alive after their end. It is
-        // no mount where `ip netns` was never used by this root, and then there is nothing to keep.
-        let _ = umount2("/run/netns", MntFlags::MNT_DETACH);
-        if statfs(&self.directory)?.filesystem_type() == OVERLAYFS_SUPER_MAGIC {
-            mount(
-                Some("tmpfs"),
-                &self.directory,
-                Some("tmpfs"),
-                MsFlags::empty(),
-                none,
-            )?;
-            make_directories(&self.directory)?;
-        }
-        // `volatile`: else the end of every machine writes this machine's whole disk cache out.
-        let options = format!(
-            "lowerdir=/,upperdir={},workdir={},volatile",
-            self.directory.join("upper").display(),
-            self.directory.join("work").display()
-        );
-        mount(
-            Some("overlay"),
-            &root,
-            Some("overlay"),
-            MsFlags::empty(),
-            Some(options.as_str()),
-        )?;
-        for shared in ["dev", "sys"] {
-            let source = Path::new("/").join(shared);
-            mount(
-                Some(&source),
-                &root.join(shared),
-                none,
-                MsFlags::MS_BIND | MsFlags::MS_REC,
-                none,
-            )?;
+        let image_root = self.image.root.as_deref().unwrap_or(Path::new("/"));
+        let root = root_fs::mount_overlay(image_root, &self.directory)?;
+        for shared in ["/dev", "/sys"] {
+            root_fs::bind(Path::new(shared), &root)?;
         }
         for private in ["run", "tmp"] {
-            mount(
-                Some("tmpfs"),
-                &root.join(private),
-                Some("tmpfs"),
-                MsFlags::empty(),
-                none,
-            )?;
+            root_fs::mount_tmpfs(&root.join(private))?;
         }
         fs::set_permissions(root.join("run"), fs::Permissions::from_mode(0o755))?;
         let inside = root.join("run/instance");
         fs::create_dir(&inside)?;
+        let none: Option<&str> = None;
         mount(Some(&self.staged), &inside, none, MsFlags::MS_BIND, none)?;
         for shared in &self.image.shared_directories {
-            let inside = root.join(shared.strip_prefix("/").unwrap_or(shared));
-            fs::create_dir_all(&inside)?;
-            mount(Some(shared), &inside, none, MsFlags::MS_BIND, none)?;
+            root_fs::bind(shared, &root)?;
         }
         Ok(())
     }
@@ -368,22 +312,6 @@ impl Plan {
         }
         Ok(())
     }
-}
-
-/// Keeps the calling thread's later mounts from everybody else's sight.
-fn make_mounts_private() -> io::Result<()> {
-    // Propagation is a matter of mount points, and in a chroot `/` is none: it is changed at the namespace's own
-    // root, where entering the namespace anew leads, and from where the thread then goes back.
-    let here = File::open("/")?;
-    setns(
-        File::open("/proc/thread-self/ns/mnt")?,
-        CloneFlags::CLONE_NEWNS,
-    )?;
-    let none: Option<&str> = None;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
-    nix::unistd::fchdir(&here)?;
-    nix::unistd::chroot(".")?;
-    Ok(())
 }
 
 fn write_file(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {

@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::{Delivery, Ssm};
+use crate::head::{HeadNode, HeadRoot};
 use crate::process::{Process, bound_command};
 
 /// How many commands the agent runs at a time (its `CommandWorkersLimit`).
@@ -39,14 +40,16 @@ struct Node {
     id: String,
     /// The head node's directory: `etc` and `bin/spillway` are in it.
     head: PathBuf,
+    /// Where the head node's programs run.
+    root: HeadRoot,
     /// What the agent keeps: scripts' output, and the places to mount on.
     own: PathBuf,
 }
 
 impl NodeAgent {
-    /// Registers the head node that lives in `head` as managed node `node_id`, and works for it.
-    pub fn start(ssm: &Ssm, node_id: &str, head: &Path) -> io::Result<Self> {
-        let own = head.join("ssm");
+    /// Registers `head` as managed node `node_id`, and works for it.
+    pub fn start(ssm: &Ssm, node_id: &str, head: &HeadNode) -> io::Result<Self> {
+        let own = head.directory().join("ssm");
         for directory in ["etc/spillway", "etc/slurm", "bin", "commands"] {
             fs::create_dir_all(own.join(directory))?;
         }
@@ -54,7 +57,8 @@ impl NodeAgent {
         let node = Arc::new(Node {
             ssm: ssm.clone(),
             id: node_id.to_owned(),
-            head: head.to_owned(),
+            head: head.directory().to_owned(),
+            root: head.root().clone(),
             own,
         });
         let mut deliveries = ssm.register(node_id);
@@ -125,8 +129,12 @@ impl Node {
         for (name, value) in &delivery.parameters {
             command.env(format!("SSM_{name}"), value);
         }
-        let (head, own) = (self.head.clone(), self.own.clone());
-        let prepare = move || enter(&head, &own).map(|()| command);
+        let (root, head, own) = (self.root.clone(), self.head.clone(), self.own.clone());
+        let prepare = move || {
+            root.enter()?;
+            show(&head, &own)?;
+            Ok(command)
+        };
         let process = Process::spawn_on_thread(prepare, |_| ())?;
         let limit = Duration::from_secs(delivery.document.timeout_seconds);
         let ended = tokio::time::timeout(limit, process.ended()).await.ok();
@@ -164,7 +172,7 @@ fn check(delivery: &Delivery) -> Result<(), String> {
 
 /// Gives the calling thread, and what it starts, the head node's view: its configuration and its client are where a
 /// site has them. Nothing of this is seen by the rest of the machine.
-fn enter(head: &Path, own: &Path) -> io::Result<()> {
+fn show(head: &Path, own: &Path) -> io::Result<()> {
     let none: Option<&str> = None;
     unshare(CloneFlags::CLONE_NEWNS)?;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;

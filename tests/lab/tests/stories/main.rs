@@ -9,6 +9,7 @@ mod joining;
 mod looks;
 mod once;
 mod orders;
+mod releases;
 mod roads;
 mod secrets;
 mod support;

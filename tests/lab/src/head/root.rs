@@ -1,0 +1,106 @@
+//! Where the head node's programs run: in this machine's own root file system, or in that of another Debian, whose
+//! Slurm and munge they then are. The latter is mounted in a namespace that goes with the programs.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use nix::sched::{CloneFlags, setns, unshare};
+
+use crate::process::{Process, bound_command, bound_command_as_through};
+use crate::root_fs;
+
+/// The root file system of a head node.
+#[derive(Debug, Clone)]
+pub struct HeadRoot {
+    /// Does nothing but keep the namespace; none where the root is this machine's own.
+    keeper: Option<Arc<Process>>,
+}
+
+impl HeadRoot {
+    /// A root file system like `debian` in which `shared` lies where it lies here; this machine's own for none.
+    /// What is written to it elsewhere goes to `directory`.
+    pub(super) fn start(
+        debian: Option<&Path>,
+        directory: &Path,
+        shared: &Path,
+    ) -> io::Result<Self> {
+        let Some(debian) = debian else {
+            return Ok(Self { keeper: None });
+        };
+        root_fs::make_directories(directory)?;
+        let (debian, directory, shared) =
+            (debian.to_owned(), directory.to_owned(), shared.to_owned());
+        let prepare = move || {
+            // Names that only this machine's hosts file knows, its own among them.
+            let hosts = fs::read("/etc/hosts")?;
+            let root = root_fs::mount_overlay(&debian, &directory)?;
+            for part in ["/dev", "/proc", "/sys"] {
+                root_fs::bind(Path::new(part), &root)?;
+            }
+            root_fs::bind(&shared, &root)?;
+            fs::write(root.join("etc/hosts"), hosts)?;
+            root_fs::enter(&root)?;
+            let mut keeper = bound_command("/usr/bin/sleep");
+            keeper.arg("infinity");
+            Ok(keeper)
+        };
+        let keeper = Process::spawn_on_thread(prepare, |_| ())?;
+        Ok(Self {
+            keeper: Some(Arc::new(keeper)),
+        })
+    }
+
+    /// A bound command for `program` of this root, as `user`, in `directory`.
+    pub(super) fn bound_command_as(
+        &self,
+        user: &str,
+        program: impl AsRef<OsStr>,
+        directory: &Path,
+    ) -> Command {
+        let mut command = bound_command_as_through(&self.way_in(directory), user, program);
+        command.current_dir(directory);
+        command
+    }
+
+    /// A command for `program` of this root, in `/`.
+    pub(super) fn command(&self, program: impl AsRef<OsStr>) -> tokio::process::Command {
+        let mut words = self.way_in(Path::new("/"));
+        words.push(program.as_ref().to_owned());
+        let mut command = tokio::process::Command::new(&words[0]);
+        command.args(&words[1..]).current_dir("/");
+        command
+    }
+
+    /// Takes the calling thread, and what it starts, into this root.
+    pub(crate) fn enter(&self) -> io::Result<()> {
+        let Some(keeper) = &self.keeper else {
+            return Ok(());
+        };
+        let its = |what: &str| format!("/proc/{}/{what}", keeper.pid());
+        let root = File::open(its("root"))?;
+        // A namespace of mounts cannot be entered while root and working directory are shared with other threads.
+        unshare(CloneFlags::CLONE_FS)?;
+        setns(File::open(its("ns/mnt"))?, CloneFlags::CLONE_NEWNS)?;
+        nix::unistd::fchdir(&root)?;
+        root_fs::enter(Path::new("."))
+    }
+
+    /// The words before a program of this root that is to run in `directory`.
+    fn way_in(&self, directory: &Path) -> Vec<OsString> {
+        let Some(keeper) = &self.keeper else {
+            return Vec::new();
+        };
+        let mut inside = OsString::from("--wdns=");
+        inside.push(directory);
+        let target = format!("--target={}", keeper.pid());
+        ["/usr/bin/nsenter", &target, "--mount", "--root"]
+            .map(OsString::from)
+            .into_iter()
+            .chain([inside, "--".into()])
+            .collect()
+    }
+}
