@@ -280,6 +280,14 @@ impl Memory {
         self.nodes.get(node).copied()
     }
 
+    /// The last request of each node.
+    pub fn generations(&self) -> HashMap<NodeName, Generation> {
+        let known = self.nodes.iter();
+        known
+            .map(|(node, history)| (node.clone(), history.generation))
+            .collect()
+    }
+
     /// Takes note that slurmctld has an update of a node's last request.
     pub fn applied(&mut self, node: &NodeName, generation: Generation, number: u64) {
         if let Some(known) = self.nodes.get_mut(node)
