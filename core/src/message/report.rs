@@ -171,7 +171,7 @@ pub struct NodesInState {
     /// `Reason=`, without who set it and when; absent where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Whether an administrator set it: neither Slurm itself nor the agent, whose user is `SlurmUser`.
+    /// Whether somebody set it down or drained it, by the reason: it is neither one of slurmctld's nor one of ours.
     #[serde(default)]
     pub set_by_hand: bool,
     /// `NodeAddr` of each, in the hostlist's order; empty for nodes at rest, powered down and well.

@@ -13,3 +13,4 @@ mod releases;
 mod roads;
 mod secrets;
 mod support;
+mod sweep;
