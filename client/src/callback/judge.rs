@@ -265,7 +265,7 @@ mod tests {
                 "IDLE+CLOUD",
                 "10.0.0.9",
                 "",
-                [stale, apply, apply, apply, stale],
+                [stale, apply, apply, apply, apply],
             ),
             (
                 "MIXED+CLOUD+DRAIN",

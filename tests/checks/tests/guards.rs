@@ -303,6 +303,11 @@ const EXCEPTIONS: &[Exception] = &[
     },
     Exception {
         check: "CKV_AWS_111 roles are allowed nothing on everything",
+        resource: "SweepRole",
+        reason: "ec2:DescribeInstances and DescribeInstanceStatus, for which EC2 has no narrower resource",
+    },
+    Exception {
+        check: "CKV_AWS_111 roles are allowed nothing on everything",
         resource: "ReportRole",
         reason: "ssm:GetCommandInvocation, for which SSM has no narrower resource; it tells what became of commands",
     },

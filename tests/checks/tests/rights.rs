@@ -36,7 +36,11 @@ fn a_function_may_send_where_it_is_told_to_and_nowhere_else() -> Result<()> {
 }
 
 /// Actions for which AWS knows no narrower resource.
-const EVERYWHERE: [&str; 2] = ["ec2:DescribeInstances", "ssm:GetCommandInvocation"];
+const EVERYWHERE: [&str; 3] = [
+    "ec2:DescribeInstances",
+    "ec2:DescribeInstanceStatus",
+    "ssm:GetCommandInvocation",
+];
 
 /// What the SSM agent needs to take commands and answer them. AWS knows no narrower resource for these.
 const AGENT_CHANNEL: [&str; 9] = [

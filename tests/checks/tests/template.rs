@@ -87,7 +87,10 @@ fn queue_mappings_are_capped_and_never_filter() -> Result<()> {
             );
         }
     }
-    assert_eq!(mappings, 3, "launch, terminate and report have one each");
+    assert_eq!(
+        mappings, 4,
+        "launch, terminate, report and sweep have one each"
+    );
     Ok(())
 }
 
