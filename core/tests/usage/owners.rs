@@ -136,6 +136,20 @@ fn a_partition_counts_its_jobs_wherever_their_nodes_are() {
 }
 
 #[test]
+fn the_partition_is_the_jobs_or_else_the_first_of_the_group() {
+    let partitions = ["long", "short", "night"].map(|name| name.parse().expect("a name"));
+    let of = |partition: Option<&str>| {
+        let mut job = request(&["cloud001"]).jobs.remove(0);
+        job.partition = partition.map(str::to_owned);
+        Owner::of(Some(&job), &partitions).to_string()
+    };
+    assert_eq!(of(Some("night")), "night/unknown/unknown");
+    assert_eq!(of(Some("long")), "long/unknown/unknown");
+    assert_eq!(of(Some("debug")), "long/unknown/unknown");
+    assert_eq!(of(None), "long/unknown/unknown");
+}
+
+#[test]
 fn a_job_that_does_not_fit_for_its_user_takes_nothing_from_those_that_do() {
     let policy = policy(&format!("{ROOM}max_nodes_per_user = 3\n"));
     let mut usage = Usage::default();
