@@ -185,6 +185,9 @@ mod tests {
         let Command::Node(node::NodeCommand::Join(join)) = cli.command else {
             panic!("{cli:?}");
         };
-        assert_eq!(join.slurmd_options, ["--conf-server", "head:6817", "-v"]);
+        assert_eq!(
+            join.instance.slurmd_options,
+            ["--conf-server", "head:6817", "-v"]
+        );
     }
 }

@@ -1,22 +1,27 @@
 //! `spillway node`: what a burst node does for itself. It learns from its own item in the table which node
-//! it serves, checks what slurmd needs, starts slurmd, and says that it is ready or why it cannot be.
+//! it serves, checks what slurmd needs, starts slurmd, and says that it is ready or why it cannot be. Beside that it
+//! watches for the instance's end: EC2's notices, and its own uselessness.
 
 mod check;
 mod command;
+mod dead_man;
 mod join;
 mod metadata;
 mod record;
 mod reports;
 mod secrets;
+mod shut_down;
 mod slurm;
 mod slurmd;
+mod steps;
 mod version;
+mod watch;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aws_config::SdkConfig;
-use aws_config::imds::credentials::ImdsCredentialsProvider;
+use aws_config::imds::{self, credentials::ImdsCredentialsProvider};
 use aws_sdk_dynamodb::config::SharedCredentialsProvider;
 use spillway_core::config::AwsAccess;
 use spillway_core::name::ClusterName;
@@ -27,10 +32,14 @@ use crate::aws::dynamodb::{InstanceItem, InstanceState, Table};
 use crate::aws::imds::InstanceIdentity;
 use check::{Check, Checks, Patience, failed, passed};
 use record::Record;
+use reports::Reports;
+use shut_down::shut_down;
 use slurm::Slurm;
 
+pub use dead_man::{CUT_OFF_LIMIT, Limits, UNCLAIMED_LIMIT};
 pub use join::{Joined, join};
 pub use metadata::reached as reached_metadata;
+pub use watch::{WatchOptions, watch};
 
 /// Where `node join` keeps what `node check` needs; it outlives a reboot.
 pub const DEFAULT_RECORD: &str = "/var/lib/spillway/node.json";
@@ -74,6 +83,7 @@ struct Instance {
     sdk: SdkConfig,
     table: Table,
     clock: ServiceClock,
+    imds: imds::Client,
 }
 
 impl Instance {
@@ -90,7 +100,9 @@ impl Instance {
             proxy: None,
             ca_bundle: None,
         };
-        let credentials = ImdsCredentialsProvider::builder().imds_client(imds).build();
+        let credentials = ImdsCredentialsProvider::builder()
+            .imds_client(imds.clone())
+            .build();
         let sdk = aws::sdk_config(&access, &control_plane.region, AWS_ATTEMPTS)
             .await?
             .into_builder()
@@ -107,7 +119,18 @@ impl Instance {
             sdk,
             table: Table::new(client, &control_plane.table),
             clock,
+            imds,
         })
+    }
+
+    /// The reports queue at this URL, in this instance's name.
+    fn reports(&self, cluster: &ClusterName, queue_url: &str) -> Reports {
+        Reports::new(
+            aws_sdk_sqs::Client::new(&self.sdk),
+            queue_url.to_owned(),
+            cluster.clone(),
+            self.identity.instance_id.clone(),
+        )
     }
 }
 

@@ -6,11 +6,23 @@
 use std::time::Duration;
 
 use aws_config::imds::Client;
+use aws_config::imds::client::error::ImdsError;
+use aws_smithy_types::DateTime;
+use aws_smithy_types::date_time::Format;
 use serde::Deserialize;
 use spillway_core::name::{InstanceId, NameError};
 
 /// Where EC2 keeps region, account and id of the instance, signed elsewhere, as one JSON document.
 const IDENTITY_DOCUMENT: &str = "/latest/dynamic/instance-identity/document";
+
+/// What EC2 does with a spot instance that it takes, and when; 404 before it knows (EC2 User Guide, "Spot Instance
+/// interruption notices").
+const SPOT_ACTION: &str = "/latest/meta-data/spot/instance-action";
+
+/// When EC2 recommended to leave the instance; 404 before it does ("EC2 instance rebalance recommendations").
+const REBALANCE: &str = "/latest/meta-data/events/recommendations/rebalance";
+
+const NOT_FOUND: u16 = 404;
 
 /// The service is on the same machine: what takes longer than this will not come.
 const IMDS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -53,6 +65,71 @@ pub fn client() -> Client {
         .read_timeout(IMDS_TIMEOUT)
         .max_attempts(IMDS_ATTEMPTS)
         .build()
+}
+
+/// What EC2 says of the instance's end.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct EndNotice {
+    /// `terminate`, `stop`, `hibernate`, or `rebalance` for the recommendation.
+    pub action: String,
+    /// When, Unix milliseconds; none for a recommendation.
+    pub until_ms: Option<u64>,
+}
+
+/// Why it is not known whether there is a notice.
+#[derive(Debug, thiserror::Error)]
+pub enum NoticeError {
+    /// No answer.
+    #[error("the instance metadata service does not answer")]
+    Unanswered(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Not the document EC2 serves.
+    #[error("a notice in instance metadata is malformed: {0}")]
+    Malformed(String),
+}
+
+/// The notices that are up now, the nearer end first.
+pub async fn notices(client: &Client) -> Result<Vec<EndNotice>, NoticeError> {
+    let mut notices = Vec::new();
+    if let Some(document) = document(client, SPOT_ACTION).await? {
+        notices.push(EndNotice::of_spot_action(&document)?);
+    }
+    if document(client, REBALANCE).await?.is_some() {
+        let action = "rebalance".to_owned();
+        let until_ms = None;
+        notices.push(EndNotice { action, until_ms });
+    }
+    Ok(notices)
+}
+
+/// None if there is no such document.
+async fn document(client: &Client, path: &'static str) -> Result<Option<String>, NoticeError> {
+    match client.get(path).await {
+        Ok(document) => Ok(Some(document.as_ref().to_owned())),
+        Err(ImdsError::ErrorResponse(answer))
+            if answer.response().status().as_u16() == NOT_FOUND =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(NoticeError::Unanswered(error.into())),
+    }
+}
+
+impl EndNotice {
+    fn of_spot_action(document: &str) -> Result<Self, NoticeError> {
+        #[derive(Deserialize)]
+        struct SpotAction {
+            action: String,
+            time: String,
+        }
+        let malformed = || NoticeError::Malformed(document.to_owned());
+        let spot: SpotAction = serde_json::from_str(document).map_err(|_| malformed())?;
+        let until = DateTime::from_str(&spot.time, Format::DateTime).map_err(|_| malformed())?;
+        let until_ms = until.to_millis().ok().and_then(|ms| u64::try_from(ms).ok());
+        Ok(Self {
+            action: spot.action,
+            until_ms: Some(until_ms.ok_or_else(malformed)?),
+        })
+    }
 }
 
 impl InstanceIdentity {
@@ -116,6 +193,24 @@ mod tests {
             identity.arn(),
             "arn:aws-us-gov:ec2:us-gov-west-1:123456789012:instance/i-1234567890abcdef0"
         );
+    }
+
+    #[test]
+    fn a_spot_action_says_what_and_when() {
+        let document = r#"{"action": "terminate", "time": "2017-09-18T08:22:00Z"}"#;
+        let expected = EndNotice {
+            action: "terminate".to_owned(),
+            until_ms: Some(1_505_722_920_000),
+        };
+        assert_eq!(EndNotice::of_spot_action(document).unwrap(), expected);
+        for document in [
+            "",
+            r#"{"action": "stop"}"#,
+            r#"{"action": "stop", "time": "soon"}"#,
+            r#"{"action": "stop", "time": "1960-01-01T00:00:00Z"}"#,
+        ] {
+            EndNotice::of_spot_action(document).unwrap_err();
+        }
     }
 
     #[test]

@@ -8,7 +8,10 @@ use clap::{Args, Subcommand};
 use spillway_core::name::ClusterName;
 
 use super::{EXIT_FAILED, EXIT_OK, output, runtime};
-use crate::node::{self, ControlPlane, DEFAULT_RECORD, JoinOptions, Joined, Outcome};
+use crate::node::{
+    self, CUT_OFF_LIMIT, ControlPlane, DEFAULT_RECORD, JoinOptions, Joined, Limits, Outcome,
+    UNCLAIMED_LIMIT, WatchOptions,
+};
 
 /// `node …`
 #[derive(Debug, Subcommand)]
@@ -17,6 +20,12 @@ pub enum NodeCommand {
     ///
     /// Run by the instance's user data. What follows `--` is passed on to slurmd.
     Join(Box<JoinArguments>),
+    /// Tell the control plane when EC2 takes this instance, and turn it off when it is of no use any more
+    ///
+    /// Run by the instance's user data, as a service beside slurmd. The machine is turned off, but never while a job step
+    /// runs, when the instance serves no node for 20 minutes, or hears neither of slurmctld nor of AWS for the time of
+    /// `--cut-off-seconds`.
+    Watch(Box<WatchArguments>),
     /// Say whether slurmd may be (re)started on this instance
     ///
     /// For `ExecStartPre` of a slurmd service: exits 1 unless every check passes and the instance still
@@ -29,9 +38,9 @@ pub enum NodeCommand {
     ReachMetadata,
 }
 
-/// Options of `node join`.
+/// What `node join` and `node watch` are told alike.
 #[derive(Debug, Args)]
-pub struct JoinArguments {
+pub struct InstanceArguments {
     /// The Slurm cluster
     #[arg(long)]
     cluster: ClusterName,
@@ -47,15 +56,47 @@ pub struct JoinArguments {
     /// slurm.conf [default: what `SLURM_CONF` names, else /etc/slurm/slurm.conf]
     #[arg(long, value_name = "PATH")]
     slurm_conf: Option<PathBuf>,
+    /// Options for slurmd
+    #[arg(last = true, value_name = "SLURMD_OPTION")]
+    pub slurmd_options: Vec<String>,
+}
+
+impl InstanceArguments {
+    fn control_plane(&self) -> ControlPlane {
+        ControlPlane {
+            cluster: self.cluster.clone(),
+            region: self.region.clone(),
+            table: self.table.clone(),
+        }
+    }
+}
+
+/// Options of `node join`.
+#[derive(Debug, Args)]
+pub struct JoinArguments {
+    /// Which node this is
+    #[command(flatten)]
+    pub instance: InstanceArguments,
     /// How long joining may take while the control plane has set no deadline
     #[arg(long, value_name = "SECONDS", default_value_t = 900)]
     join_timeout_seconds: u64,
     /// Where to note what `node check` needs
     #[arg(long, value_name = "PATH", default_value = DEFAULT_RECORD, hide = true)]
     record: PathBuf,
-    /// Options for slurmd
-    #[arg(last = true, value_name = "SLURMD_OPTION")]
-    pub slurmd_options: Vec<String>,
+}
+
+/// Options of `node watch`.
+#[derive(Debug, Args)]
+pub struct WatchArguments {
+    /// Which node this is
+    #[command(flatten)]
+    pub instance: InstanceArguments,
+    /// For how long a machine is left on that hears neither of slurmctld nor of AWS
+    #[arg(long, value_name = "SECONDS", default_value_t = CUT_OFF_LIMIT.as_secs())]
+    cut_off_seconds: u64,
+    /// For how long a machine is left on that serves no node
+    #[arg(long, value_name = "SECONDS", default_value_t = UNCLAIMED_LIMIT.as_secs(), hide = true)]
+    unclaimed_seconds: u64,
 }
 
 /// Options of `node check`.
@@ -73,6 +114,7 @@ pub struct CheckArguments {
 pub fn run(command: NodeCommand) -> anyhow::Result<u8> {
     match command {
         NodeCommand::Join(arguments) => join(*arguments),
+        NodeCommand::Watch(arguments) => watch(*arguments),
         NodeCommand::Check(arguments) => check(&arguments),
         NodeCommand::ReachMetadata => {
             for address in node::reached_metadata() {
@@ -83,18 +125,30 @@ pub fn run(command: NodeCommand) -> anyhow::Result<u8> {
     }
 }
 
+fn watch(arguments: WatchArguments) -> anyhow::Result<u8> {
+    output::start_log();
+    let options = WatchOptions {
+        control_plane: arguments.instance.control_plane(),
+        reports_queue: arguments.instance.reports_queue,
+        slurm_conf: arguments.instance.slurm_conf,
+        slurmd_options: arguments.instance.slurmd_options,
+        limits: Limits {
+            unclaimed: Duration::from_secs(arguments.unclaimed_seconds),
+            cut_off: Duration::from_secs(arguments.cut_off_seconds),
+        },
+    };
+    runtime()?.block_on(node::watch(&options))?;
+    Ok(EXIT_OK)
+}
+
 fn join(arguments: JoinArguments) -> anyhow::Result<u8> {
     output::start_log();
     let options = JoinOptions {
-        control_plane: ControlPlane {
-            cluster: arguments.cluster,
-            region: arguments.region,
-            table: arguments.table,
-        },
-        reports_queue: arguments.reports_queue,
-        slurm_conf: arguments.slurm_conf,
+        control_plane: arguments.instance.control_plane(),
+        reports_queue: arguments.instance.reports_queue,
+        slurm_conf: arguments.instance.slurm_conf,
         timeout: Duration::from_secs(arguments.join_timeout_seconds),
-        slurmd_options: arguments.slurmd_options,
+        slurmd_options: arguments.instance.slurmd_options,
         record: arguments.record,
     };
     match runtime()?.block_on(node::join(&options))? {

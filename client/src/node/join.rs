@@ -3,16 +3,14 @@
 
 use std::time::Duration;
 
-use tokio::process::Command;
 use tokio::time::{Instant, timeout};
 use tracing::{error, info, warn};
 
 use super::check::{Checks, Outcome};
 use super::record::Record;
-use super::reports::Reports;
 use super::slurm::{Registration, Settings, Slurm};
 use super::slurmd::Slurmd;
-use super::{Instance, JoinOptions, command, metadata, secrets};
+use super::{Instance, JoinOptions, metadata, secrets, shut_down};
 use crate::aws::dynamodb::{InstanceItem, InstanceState, Serving};
 use crate::aws::ssm::Parameters;
 
@@ -24,9 +22,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How long before the node's deadline it gives up by itself: its reason is more exact than "did not join",
 /// and must be there first.
 const REPORT_AHEAD_MS: u64 = 5_000;
-
-/// A machine that was told to shut down and still runs after this is told in another way.
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How a join ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,17 +45,12 @@ enum Stop {
 pub async fn join(options: &JoinOptions) -> anyhow::Result<Joined> {
     // Without an identity this may be any machine: it is left as it is.
     let instance = Instance::connect(&options.control_plane).await?;
-    let id = instance.identity.instance_id.clone();
     info!(
-        "instance {id} looks for its node in table {}",
+        "instance {} looks for its node in table {}",
+        instance.identity.instance_id,
         instance.table.name()
     );
-    let reports = Reports::new(
-        aws_sdk_sqs::Client::new(&instance.sdk),
-        options.reports_queue.clone(),
-        options.control_plane.cluster.clone(),
-        id,
-    );
+    let reports = instance.reports(&options.control_plane.cluster, &options.reports_queue);
     let mut join = Join {
         instance: &instance,
         slurm: Slurm::new(options.slurm_conf.clone(), &options.slurmd_options),
@@ -339,18 +329,4 @@ fn log_checks(all: &Checks) {
             Outcome::Failed { reason, .. } => warn!("check {}: {reason}", check.name),
         }
     }
-}
-
-/// Turns the machine off. Its launch template makes that its termination.
-async fn shut_down() -> anyhow::Result<()> {
-    let mut shutdown = Command::new("shutdown");
-    shutdown.args(["-h", "now"]);
-    let Err(first) = command::run(shutdown, b"", SHUTDOWN_TIMEOUT).await else {
-        info!("shutting down");
-        return Ok(());
-    };
-    warn!("shutdown: {}", first.words());
-    command::run(Command::new("poweroff"), b"", SHUTDOWN_TIMEOUT).await?;
-    info!("powering off");
-    Ok(())
 }

@@ -1,15 +1,16 @@
-//! What a burst node tells the control plane: that it is ready, or why it cannot be.
+//! What a burst node tells the control plane: that it is ready, or why it cannot be, or that its end is near.
 
 use std::time::Duration;
 
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::error::DisplayErrorContext;
 use spillway_core::envelope::MAX_REASON_CHARS;
-use spillway_core::message::{Message, NodeFailed, NodeReady, ReportBody};
+use spillway_core::message::{Message, NodeFailed, NodeNotice, NodeReady, ReportBody};
 use spillway_core::name::{ClusterName, InstanceId};
 use tracing::{info, warn};
 
 use crate::aws::dynamodb::Serving;
+use crate::aws::imds::EndNotice;
 
 /// How long a report is tried, at least, after the SDK's own retries.
 const REPORT_PATIENCE: Duration = Duration::from_mins(1);
@@ -61,6 +62,16 @@ impl Reports {
             reason: fit_for_reason(reason),
         };
         self.send(ReportBody::Failed(failed), REPORT_PATIENCE).await
+    }
+
+    /// EC2 takes the instance. Tried once: whoever polls for notices comes again with it.
+    pub async fn notice(&self, notice: &EndNotice) -> anyhow::Result<()> {
+        let notice = NodeNotice {
+            instance_id: self.instance_id.clone(),
+            action: notice.action.clone(),
+            until_ms: notice.until_ms,
+        };
+        self.send(ReportBody::Notice(notice), Duration::ZERO).await
     }
 
     async fn send(&self, body: ReportBody, patience: Duration) -> anyhow::Result<()> {

@@ -181,7 +181,8 @@ fn jobs_are_queued_again_once_though_each_of_their_nodes_goes() {
         "JobId=10_3,7 AdminComment=spillway: spot interruption",
     ];
     assert_eq!(head.told(), told);
-    assert!(log.contains("jobs=\"8,9\" cannot be queued again"), "{log}");
+    let left = "cannot be queued again: spillway: spot interruption jobs=\"8,9\"";
+    assert!(log.contains(left), "{log}");
     // A second update, for one of its nodes: it runs there no more.
     let second = update("two", "cloud2", generation, 2, requeue());
     assert_eq!(head.applied(&second).0, "applied");

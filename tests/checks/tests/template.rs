@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use spillway_checks::crates::Crates;
@@ -329,7 +329,7 @@ fn burst_nodes_guard_their_metadata_and_carry_no_key() -> Result<()> {
 
 /// Every process of the instance that may read its metadata reads its user data.
 #[test]
-fn user_data_joins_and_holds_no_secret() -> Result<()> {
+fn user_data_watches_and_joins_and_holds_no_secret() -> Result<()> {
     const SECRET_WORDS: [&str; 9] = [
         "secret",
         "password",
@@ -347,10 +347,21 @@ fn user_data_joins_and_holds_no_secret() -> Result<()> {
             .as_str()
             .context("no user data")?;
         assert!(script.starts_with("#!/bin/bash\n"), "{id}");
+        let options = " --cluster ${ClusterName} --region ${AWS::Region} --table ${Table} \
+                       --reports-queue ${ReportsQueue}${Options}";
+        let [watch, join] = script.lines().skip(1).collect::<Vec<_>>()[..] else {
+            bail!("the user data of {id} is of other lines: {script}");
+        };
+        assert_eq!(join, format!("exec /usr/bin/spillway node join{options}"));
         assert!(
-            script.contains("exec /usr/bin/spillway node join --cluster ${ClusterName} "),
+            watch.starts_with("systemd-run --unit=spillway-watch "),
             "{id}"
         );
+        let command = format!(" /usr/bin/spillway node watch{options}");
+        assert!(watch.ends_with(&command), "{id}: {watch}");
+        // What turns itself off is to be gone, not stopped.
+        let shutdown = &properties["LaunchTemplateData"]["InstanceInitiatedShutdownBehavior"];
+        assert_eq!(shutdown, "terminate", "{id}");
         let lower = script.to_lowercase();
         for word in SECRET_WORDS {
             assert!(

@@ -282,6 +282,8 @@ impl Plan {
         remove_file(Path::new("/etc/munge/munge.key"))?;
         let systemctl = include_bytes!("systemctl.sh");
         write_file(Path::new("/usr/bin/systemctl"), systemctl, 0o755)?;
+        let systemd_run = include_bytes!("systemd-run.sh");
+        write_file(Path::new("/usr/bin/systemd-run"), systemd_run, 0o755)?;
         for program in POWER_OFF_PROGRAMS {
             write_file(
                 &Path::new("/usr/sbin").join(program),

@@ -6,6 +6,7 @@ mod capacity;
 mod caps;
 mod faults;
 mod joining;
+mod leaving;
 mod looks;
 mod once;
 mod orders;
