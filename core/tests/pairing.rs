@@ -494,6 +494,18 @@ fn a_wedged_node_is_recovered_once_in_a_while() {
     assert_eq!(at(RECOVER_AGAIN_MS), Verdict::Accepted);
 }
 
+/// A record of generation 0 could not be read again.
+#[test]
+fn a_node_never_asked_for_that_is_wedged_gets_a_generation() {
+    let event = Event::Wedged {
+        generation: Generation::ZERO,
+        reason: "wedged".to_owned(),
+    };
+    let told = after(&[event]);
+    assert_eq!(told.generation, Generation::FIRST);
+    assert!(told.on(&resume(2), NOW_MS).launch);
+}
+
 #[test]
 fn the_history_keeps_the_last_steps_with_their_reasons() {
     let ready = Event::Ready {

@@ -52,7 +52,7 @@ pub enum Wish {
 /// not show the node (then it is powered down).
 pub fn judge(update: NodeUpdate, history: Option<NodeHistory>, row: Option<&NodeRow>) -> Verdict {
     let verdict = match (update.wish, history) {
-        (Wish::Recover, None) if update.generation == Generation::ZERO => None,
+        (Wish::Recover, None) if update.generation == Generation::FIRST => None,
         (_, None) => Some(stale("nothing was requested for it here")),
         (wish, Some(history)) => by_history(update, wish, history),
     };
@@ -220,7 +220,7 @@ mod tests {
             (Wish::Fail, None, "stale"),
         ] {
             let update = NodeUpdate {
-                generation: Generation::ZERO,
+                generation: Generation::FIRST,
                 number: 1,
                 wish,
             };

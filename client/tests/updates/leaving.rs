@@ -254,7 +254,7 @@ fn a_wedged_node_is_recovered_also_after_a_suspend() {
     assert_eq!(
         head.told(),
         [
-            "NodeName=cloud1,cloud3 State=POWER_DOWN_FORCE Reason=spillway: it was down",
+            "NodeName=cloud1,cloud3,cloud7 State=POWER_DOWN_FORCE Reason=spillway: it was down",
             "NodeName=cloud2 State=IDLE",
             "NodeName=cloud2,cloud4 NodeAddr=cloud2,cloud4",
             // The forced power-down leaves it down.

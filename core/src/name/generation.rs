@@ -22,6 +22,9 @@ impl Generation {
     /// That of a node never asked for; every stamp is higher.
     pub const ZERO: Self = Self(0);
 
+    /// That of a node never asked for of which there must be a record all the same; every stamp is higher.
+    pub const FIRST: Self = Self(1);
+
     /// Takes a stamp read from elsewhere. 0 and anything above [`MAX_GENERATION`] are refused.
     pub fn new(value: u64) -> Result<Self, NameError> {
         if (1..=MAX_GENERATION).contains(&value) {

@@ -378,7 +378,7 @@ impl Pairing {
             return self.stale();
         }
         let mut next = Self {
-            generation,
+            generation: generation.max(Generation::FIRST),
             recovered_ms: Some(now_ms),
             ..self.clone()
         };

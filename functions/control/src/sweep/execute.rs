@@ -164,7 +164,7 @@ fn event(finding: &Finding, heal: &Heal, instance: Option<InstanceId>) -> Option
             generation: *generation,
         },
         Heal::Recover { generation } => Event::Wedged {
-            generation: Generation::new(*generation).unwrap_or(Generation::ZERO),
+            generation: Generation::new(*generation).unwrap_or(Generation::FIRST),
             reason: reason(),
         },
         Heal::Expire { generation } => Event::Deadline {

@@ -1,5 +1,7 @@
 //! What went wrong and no event told of: the sweep finds it, heals it, and touches nothing else.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use spillway_lab::faults::Action;
 use spillway_lab::lab::Lab;
@@ -9,7 +11,7 @@ use spillway_world::ec2::{
 
 use crate::support::functions::kill;
 use crate::support::{
-    Story, alive, arm, fired, item, job, job_is, metric, node, none_runs, now_ms, pause,
+    Story, alive, arm, fired, item, job, job_is, log_lines, metric, node, none_runs, now_ms, pause,
     powered_down, put, record, submit, until,
 };
 
@@ -235,11 +237,18 @@ async fn none_runs_without_caps(lab: &Lab) {
 pub async fn sweep(lab: &Lab) {
     let begun_ms = now_ms();
     ask(lab, &json!({"kind": "sweep"})).await;
-    until("the sweep is done", 60, async || {
+    for _ in 0..300 {
         let report = report(lab, "last").await;
-        (report["at_ms"].as_u64()? >= begun_ms).then_some(())
-    })
-    .await;
+        if report["at_ms"]
+            .as_u64()
+            .is_some_and(|at_ms| at_ms >= begun_ms)
+        {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let said = log_lines(lab, "sweep").await;
+    panic!("the sweep is not done: {said:#?}");
 }
 
 async fn ask(lab: &Lab, body: &Value) {
