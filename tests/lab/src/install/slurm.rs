@@ -8,8 +8,8 @@ use nix::fcntl::{Flock, FlockArg};
 
 use super::{COMPLETE, InstallError, cache_directory, install_packages, missing_packages, run};
 
-/// What a head node and an instance are made of; the last three are for `spillway node join` and for tests.
-const PACKAGES: &str = "slurm-wlm,munge,iproute2,nftables,procps,curl";
+/// What a head node and an instance are made of: Slurm, what `spillway node join` needs, what tests need.
+const PACKAGES: &str = "slurm-wlm,munge,ca-certificates,nftables,iproute2,procps,curl";
 /// Where Debian is fetched from.
 const MIRROR: &str = "http://deb.debian.org/debian";
 
