@@ -10,6 +10,7 @@ pub mod gang;
 pub mod hostlist;
 pub mod message;
 pub mod name;
+pub mod notice;
 pub mod pairing;
 pub mod plan;
 pub mod tag;

@@ -101,7 +101,6 @@ fn what_decides_is_pure() -> Result<()> {
             "tokio",
             "hyper",
             "chrono",
-            "jiff",
             "time",
             "rand",
             "getrandom",

@@ -174,6 +174,6 @@ fn text(body: Body, cluster: &ClusterName) -> String {
         Body::Resume(body) => Message::new(cluster, body).to_json(),
         Body::Suspend(body) => Message::new(cluster, body).to_json(),
         Body::Report(body) => Message::new(cluster, body).to_json(),
-        Body::Envelope(sealed) => sealed,
+        Body::Envelope(text) | Body::Notice(text) => text,
     }
 }
