@@ -112,7 +112,14 @@ pub fn binaries() -> anyhow::Result<PathBuf> {
     if directory.ends_with("deps") {
         directory = directory.parent().context("`deps` has no parent")?;
     }
-    for name in ["spillway", "launch", "terminate", "callback", "report"] {
+    for name in [
+        "spillway",
+        "launch",
+        "terminate",
+        "callback",
+        "report",
+        "notice",
+    ] {
         if !directory.join(name).exists() {
             bail!("no {name} in {}: run `make build`", directory.display());
         }

@@ -10,6 +10,7 @@ use spillway_core::config::Policy;
 use spillway_core::message::Message;
 use spillway_core::name::ClusterName;
 
+use super::coverage::Coverage;
 use super::executor::{TaskId, Tasks};
 use super::port::Port;
 use super::queue::{Body, VISIBILITY_MS};
@@ -153,6 +154,12 @@ impl Port {
     /// Works on EC2 itself.
     pub fn with_ec2<R>(&self, act: impl FnOnce(&mut ec2::Ec2) -> R) -> R {
         act(&mut self.shared.lock().cloud.ec2)
+    }
+
+    /// How often what was called so far.
+    #[must_use]
+    pub fn coverage(&self) -> Coverage {
+        self.shared.lock().coverage.clone()
     }
 
     /// What the table has of slurmctld's node states.
