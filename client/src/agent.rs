@@ -5,6 +5,7 @@
 mod connection;
 mod expired;
 mod known_jobs;
+mod node_states;
 mod queue;
 mod reporter;
 mod sender;

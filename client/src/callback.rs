@@ -19,7 +19,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use spillway_core::config::{CallbackSettings, ClientConfig};
-use spillway_core::envelope::Envelope;
+use spillway_core::envelope::{Envelope, Update, UpdateAction};
 use spillway_core::message::{Acknowledge, Message, ReportBody};
 use spillway_core::name::{ClusterName, NodeName};
 
@@ -131,6 +131,14 @@ impl Arrival {
     }
 }
 
+/// Whether an update changes what those of other actions are judged by.
+fn changes_states(update: &Update) -> bool {
+    !matches!(
+        update.action,
+        UpdateAction::Address { .. } | UpdateAction::Fail { .. }
+    )
+}
+
 impl Receiver {
     /// Opens spool and memory. `config_file`: where `config` was read, to be looked at again.
     pub fn open(
@@ -201,13 +209,13 @@ impl Receiver {
         Ok(turn)
     }
 
-    /// Deals with one envelope of ours. `rows`: what slurmctld says of the nodes, asked once for all that came
+    /// Deals with one envelope of ours. `asked`: what slurmctld says of the nodes, asked once for all that came
     /// together, and after they came.
     async fn deal_with(
         &self,
         envelope: &Envelope,
         arrival: &Arrival,
-        rows: &mut Option<HashMap<NodeName, NodeRow>>,
+        asked: &mut Option<HashMap<NodeName, NodeRow>>,
     ) -> Result<Outcome, ReceiveError> {
         {
             let mut ledger = self.ledger();
@@ -216,11 +224,16 @@ impl Receiver {
                 return Ok(Outcome::Answered(answer));
             }
         }
-        let rows = match rows {
+        let rows = match asked {
             Some(rows) => rows,
-            None => rows.insert(crate::slurm::by_name(self.slurm.cloud_nodes().await?)),
+            None => asked.insert(crate::slurm::by_name(self.slurm.cloud_nodes().await?)),
         };
-        let results = match apply::apply(self, envelope, rows).await {
+        let results = apply::apply(self, envelope, rows).await;
+        if envelope.updates.iter().any(changes_states) {
+            // Those that came together with it are judged by what is so now.
+            *asked = None;
+        }
+        let results = match results {
             Ok(results) => results,
             Err(ApplyError::Malformed(words)) => {
                 return Ok(Outcome::Refused(Refusal::unreadable(words)));

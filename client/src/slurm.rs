@@ -4,7 +4,10 @@ mod admin_comment;
 mod command;
 pub mod conf;
 mod cool_off;
+mod node_job;
 mod node_row;
+mod power;
+mod recover;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -16,7 +19,9 @@ use spillway_core::name::{JobId, NodeName};
 
 pub use command::SlurmError;
 pub use cool_off::Rest;
+pub use node_job::NodeJob;
 pub use node_row::NodeRow;
+pub use recover::remedy;
 
 use crate::jobs_file;
 
@@ -83,33 +88,6 @@ impl Slurm {
         self.run("scontrol", &["update", &names, &values])
             .await
             .map(drop)
-    }
-
-    /// Takes at most [`UPDATE_BATCH`] nodes that power up away from Slurm, with our reason.
-    ///
-    /// One `power_down_force` and no `state=down` before it. Measured on slurmctld 22.05.8, nodes
-    /// `ALLOCATED+CLOUD+NOT_RESPONDING+POWERING_UP`, ResumeTimeout 40, SuspendTimeout 10:
-    ///
-    /// | | `power_down_force` alone | `down`, then `power_down_force` |
-    /// |---|---|---|
-    /// | job | requeued at once (also one of several nodes; srun ends with "Node failure") | the same |
-    /// | Reason | ours at once, and still when powered down | the same |
-    /// | node at once | `IDLE+CLOUD+POWERING_DOWN` | `DOWN+CLOUD+POWERING_DOWN` (`IDLE` with `idle_on_node_suspend`) |
-    /// | SuspendProgram | called within a second | the same |
-    /// | after SuspendTimeout | `IDLE+CLOUD+POWERED_DOWN`: usable | **`DOWN+CLOUD+POWERED_DOWN` for ever** (`IDLE` with `idle_on_node_suspend`) |
-    ///
-    /// Never `resume` or `undrain`: they leave a powered-down node unschedulable after the next
-    /// reconfigure (22.05.8, 24.11.5).
-    pub async fn fail(&self, nodes: &[&NodeName], reason: &str) -> Result<(), SlurmError> {
-        let names: Vec<&str> = nodes.iter().map(|node| node.as_str()).collect();
-        let names = format!("NodeName={}", names.join(","));
-        let reason = format!("Reason={}", reason_text(reason));
-        self.run(
-            "scontrol",
-            &["update", &names, "State=POWER_DOWN_FORCE", &reason],
-        )
-        .await
-        .map(drop)
     }
 
     /// The jobs that wait for nodes, as lines of the jobs file.

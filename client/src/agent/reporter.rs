@@ -1,21 +1,20 @@
 //! Says that the agent lives and what slurmctld says of the cloud nodes, and keeps the jobs file.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use spillway_core::hostlist;
-use spillway_core::message::{HEARTBEAT_SECONDS, Heartbeat, NodeStates, NodesInState, ReportBody};
-use spillway_core::name::NodeName;
+use spillway_core::message::{HEARTBEAT_SECONDS, Heartbeat, NodeStates, ReportBody};
+use spillway_core::name::{Generation, NodeName};
 use tracing::{debug, info, warn};
 
 use super::Agent;
+use super::node_states::node_states;
 use crate::callback::refused;
 use crate::clock::now_ms;
 use crate::files::{self, Keep};
 use crate::jobs_file;
-use crate::nodes;
-use crate::slurm::{NodeRow, SlurmError};
+use crate::slurm::SlurmError;
 
 /// slurmctld may spend at most this share of its time on our questions: one that answers slowly is
 /// loaded, and is asked less often.
@@ -34,12 +33,14 @@ pub async fn heartbeats(agent: Arc<Agent>) {
             Err(error) => warn!("what `spillway apply` has refused is not counted: {error}"),
         }
         let refused = agent.refused.take();
+        let unsent = agent.ledger().unsent();
         let heartbeat = Heartbeat {
             sent_ms: now_ms(),
             hello,
             slurm_version: version.clone(),
-            spooled: agent.ledger().unsent().len() as u64,
-            oldest_spooled_ms: None,
+            spooled: unsent.len() as u64,
+            // It is stamped when Slurm calls.
+            oldest_spooled_ms: unsent.first().map(|oldest| oldest.generation.at_ms()),
             clock_skew_ms: agent
                 .receiver
                 .sqs
@@ -96,10 +97,11 @@ pub async fn observations(agent: Arc<Agent>) {
 
 async fn observe(agent: &Agent) -> Result<(), SlurmError> {
     let observed_ms = now_ms();
+    let generations = generations(agent);
     let rows = agent.receiver.slurm.cloud_nodes().await?;
     let states = NodeStates {
         observed_ms,
-        states: by_state(rows),
+        states: node_states(rows, &generations),
     };
     if let Err(error) = agent.receiver.report(ReportBody::NodeStates(states)).await {
         agent.connection.lost();
@@ -117,22 +119,13 @@ async fn observe(agent: &Agent) -> Result<(), SlurmError> {
     Ok(())
 }
 
-fn by_state(rows: Vec<NodeRow>) -> Vec<NodesInState> {
-    let mut by_state: BTreeMap<String, Vec<NodeName>> = BTreeMap::new();
-    for row in rows {
-        by_state.entry(row.state).or_default().push(row.node);
+/// The last request stamped for each node.
+fn generations(agent: &Agent) -> HashMap<NodeName, Generation> {
+    let mut ledger = agent.ledger();
+    if let Err(error) = ledger.look() {
+        warn!("node states are told with what was requested before: {error}");
     }
-    let folded = by_state.into_iter().map(|(state, mut names)| {
-        nodes::sort(&mut names);
-        NodesInState {
-            state,
-            nodes: hostlist::fold(names),
-            reason: None,
-            addresses: Vec::new(),
-            generations: Vec::new(),
-        }
-    });
-    folded.collect()
+    ledger.memory().generations()
 }
 
 /// The partitions that have burst nodes.

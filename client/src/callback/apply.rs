@@ -11,12 +11,12 @@ use tracing::{debug, info, warn};
 
 use super::Receiver;
 use super::besides::Besides;
-use super::judge::{NodeUpdate, Verdict, judge};
+use super::judge::{NodeUpdate, Verdict, Wish, judge};
 use super::ledger::LedgerError;
 use crate::clock::now_ms;
 use crate::crash::{self, CrashPoint};
 use crate::nodes;
-use crate::slurm::{NodeRow, SlurmError, UPDATE_BATCH};
+use crate::slurm::{NodeRow, Slurm, SlurmError, UPDATE_BATCH};
 
 /// Why an envelope was not dealt with.
 #[derive(Debug, thiserror::Error)]
@@ -36,12 +36,29 @@ pub enum ApplyError {
 #[derive(Debug, Clone)]
 struct Target {
     node: NodeName,
-    /// For an address update.
-    address: Option<IpAddr>,
+    wish: Wish,
 }
 
-/// Outcomes of one update, as it is reported: by kind and reason.
-type Outcomes = BTreeMap<(u8, String), Vec<NodeName>>;
+/// What became of one update.
+#[derive(Debug, Default)]
+struct Outcomes {
+    /// As it is reported: by kind and reason.
+    by_kind: BTreeMap<(u8, String), Vec<NodeName>>,
+    /// Those to which it was applied now and not before.
+    fresh: Vec<NodeName>,
+}
+
+impl Outcomes {
+    fn add(&mut self, kind: u8, reason: String, node: NodeName) {
+        self.by_kind.entry((kind, reason)).or_default().push(node);
+    }
+
+    /// slurmctld has it now.
+    fn add_fresh(&mut self, node: NodeName) {
+        self.fresh.push(node.clone());
+        self.add(APPLIED, String::new(), node);
+    }
+}
 
 /// Applies what fits, in the order of the envelope. `rows`: what slurmctld said after the envelope came.
 pub async fn apply(
@@ -64,12 +81,13 @@ pub async fn apply(
             .memory()
             .save()
             .map_err(LedgerError::from)?;
-        for ((kind, reason), mut names) in outcomes? {
+        let Outcomes { by_kind, fresh } = outcomes?;
+        for ((kind, reason), mut names) in by_kind {
             nodes::sort(&mut names);
             let nodes = hostlist::fold(&names);
             let outcome = match kind {
                 APPLIED => {
-                    besides.gather(update);
+                    besides.gather(update, &fresh);
                     UpdateOutcome::Applied
                 }
                 STALE => UpdateOutcome::Stale { reason },
@@ -82,13 +100,7 @@ pub async fn apply(
                 %nodes,
                 ?outcome,
                 "{}",
-                match update.action {
-                    UpdateAction::Address { .. } => "address",
-                    UpdateAction::Fail { .. } => "fail",
-                    UpdateAction::Drain { .. } => "drain",
-                    UpdateAction::Requeue { .. } => "requeue",
-                    UpdateAction::Recover { .. } => "recover",
-                },
+                verb(&update.action),
             );
             results.push(UpdateResult {
                 nodes,
@@ -98,8 +110,18 @@ pub async fn apply(
             });
         }
     }
-    besides.tell(&receiver.slurm, now_ms()).await;
+    besides.tell(receiver, now_ms()).await;
     Ok(results)
+}
+
+fn verb(action: &UpdateAction) -> &'static str {
+    match action {
+        UpdateAction::Address { .. } => "address",
+        UpdateAction::Fail { .. } => "fail",
+        UpdateAction::Drain { .. } => "drain",
+        UpdateAction::Requeue { .. } => "requeue",
+        UpdateAction::Recover { .. } => "recover",
+    }
 }
 
 const APPLIED: u8 = 0;
@@ -113,20 +135,21 @@ fn targets(update: &Update) -> Result<Vec<Target>, ApplyError> {
         .map_err(|error| malformed(error.to_string()))?
         .node_names()
         .map_err(|error| malformed(error.to_string()))?;
-    let addresses: Vec<Option<IpAddr>> = match &update.action {
+    let wishes: Vec<Wish> = match &update.action {
         UpdateAction::Address { addresses } if addresses.len() == names.len() => {
-            addresses.iter().copied().map(Some).collect()
+            addresses.iter().copied().map(Wish::Address).collect()
         }
         UpdateAction::Address { addresses } => {
             let (count, expected) = (addresses.len(), names.len());
             return Err(malformed(format!("{count} addresses for {expected} nodes")));
         }
-        _ => vec![None; names.len()],
+        UpdateAction::Fail { .. } => vec![Wish::Fail; names.len()],
+        UpdateAction::Drain { .. } => vec![Wish::Drain; names.len()],
+        UpdateAction::Requeue { .. } => vec![Wish::Requeue; names.len()],
+        UpdateAction::Recover { .. } => vec![Wish::Recover; names.len()],
     };
-    let targets = names.into_iter().zip(addresses);
-    Ok(targets
-        .map(|(node, address)| Target { node, address })
-        .collect())
+    let targets = names.into_iter().zip(wishes);
+    Ok(targets.map(|(node, wish)| Target { node, wish }).collect())
 }
 
 async fn apply_update(
@@ -135,7 +158,7 @@ async fn apply_update(
     targets: Vec<Target>,
     rows: &HashMap<NodeName, NodeRow>,
 ) -> Result<Outcomes, ApplyError> {
-    let mut outcomes = Outcomes::new();
+    let mut outcomes = Outcomes::default();
     let mut fitting = Vec::new();
     {
         let mut ledger = receiver.ledger();
@@ -145,7 +168,7 @@ async fn apply_update(
             let concern = NodeUpdate {
                 generation: update.generation,
                 number: update.number,
-                address: target.address,
+                wish: target.wish,
             };
             let history = ledger.memory().node(&target.node);
             match judge(concern, history, rows.get(&target.node)) {
@@ -154,21 +177,16 @@ async fn apply_update(
                     ledger
                         .memory()
                         .applied(&target.node, update.generation, update.number);
-                    outcomes
-                        .entry((APPLIED, String::new()))
-                        .or_default()
-                        .push(target.node);
+                    outcomes.add_fresh(target.node);
                 }
-                Verdict::Stale(reason) => outcomes
-                    .entry((STALE, reason))
-                    .or_default()
-                    .push(target.node),
+                Verdict::Repeated => outcomes.add(APPLIED, String::new(), target.node),
+                Verdict::Stale(reason) => outcomes.add(STALE, reason, target.node),
             }
         }
     }
     fitting.sort_by(|a, b| nodes::compare(a.node.as_str(), b.node.as_str()));
     for batch in fitting.chunks(UPDATE_BATCH) {
-        tell(receiver, update, batch, &mut outcomes).await?;
+        tell(receiver, update, batch, rows, &mut outcomes).await?;
     }
     Ok(outcomes)
 }
@@ -178,35 +196,30 @@ async fn tell(
     receiver: &Receiver,
     update: &Update,
     batch: &[Target],
+    rows: &HashMap<NodeName, NodeRow>,
     outcomes: &mut Outcomes,
 ) -> Result<(), SlurmError> {
-    match tell_slurm(receiver, update, batch).await {
+    match tell_slurm(&receiver.slurm, &update.action, batch, rows).await {
         Ok(()) => {
             crash::point(CrashPoint::Scontrol);
             let mut ledger = receiver.ledger();
             for target in batch {
-                debug!(node = %target.node, address = ?target.address, "told slurmctld");
+                debug!(node = %target.node, wish = ?target.wish, "told slurmctld");
                 ledger
                     .memory()
                     .applied(&target.node, update.generation, update.number);
-                outcomes
-                    .entry((APPLIED, String::new()))
-                    .or_default()
-                    .push(target.node.clone());
+                outcomes.add_fresh(target.node.clone());
             }
             Ok(())
         }
         Err(SlurmError::Refused { reason, .. }) if batch.len() == 1 => {
             warn!(node = %batch[0].node, "scontrol refused: {reason}");
-            outcomes
-                .entry((REFUSED, reason))
-                .or_default()
-                .push(batch[0].node.clone());
+            outcomes.add(REFUSED, reason, batch[0].node.clone());
             Ok(())
         }
         Err(SlurmError::Refused { .. }) => {
             for target in batch.chunks(1) {
-                Box::pin(tell(receiver, update, target, outcomes)).await?;
+                Box::pin(tell(receiver, update, target, rows, outcomes)).await?;
             }
             Ok(())
         }
@@ -215,24 +228,33 @@ async fn tell(
 }
 
 async fn tell_slurm(
-    receiver: &Receiver,
-    update: &Update,
+    slurm: &Slurm,
+    action: &UpdateAction,
     batch: &[Target],
+    rows: &HashMap<NodeName, NodeRow>,
 ) -> Result<(), SlurmError> {
-    match &update.action {
+    let nodes: Vec<&NodeName> = batch.iter().map(|target| &target.node).collect();
+    match action {
         UpdateAction::Address { .. } => {
+            let address = |target: &Target| match target.wish {
+                Wish::Address(address) => Some(address),
+                _ => None,
+            };
             let addresses: Vec<(&NodeName, IpAddr)> = batch
                 .iter()
-                .filter_map(|target| Some((&target.node, target.address?)))
+                .filter_map(|target| Some((&target.node, address(target)?)))
                 .collect();
-            receiver.slurm.set_addresses(&addresses).await
+            slurm.set_addresses(&addresses).await
         }
-        UpdateAction::Fail { reason, .. }
-        | UpdateAction::Drain { reason, .. }
-        | UpdateAction::Requeue { reason }
-        | UpdateAction::Recover { reason } => {
-            let nodes: Vec<&NodeName> = batch.iter().map(|target| &target.node).collect();
-            receiver.slurm.fail(&nodes, reason).await
+        UpdateAction::Fail { reason, .. } => slurm.fail(&nodes, reason).await,
+        UpdateAction::Drain { reason, .. } => slurm.drain(&nodes, reason).await,
+        UpdateAction::Requeue { reason } => {
+            // The drain that should have come before may have been overtaken: no job may take the place.
+            let is_open = |node: &&NodeName| rows.get(*node).is_some_and(|row| !row.has("DRAIN"));
+            let open: Vec<&NodeName> = nodes.iter().copied().filter(is_open).collect();
+            slurm.drain(&open, reason).await?;
+            slurm.requeue_jobs_on(&nodes, reason).await
         }
+        UpdateAction::Recover { reason } => slurm.recover(&nodes, reason).await,
     }
 }

@@ -5,6 +5,8 @@
 //! The agent and `spillway apply` both write it. Each takes in, under a lock held for moments, what the other
 //! has written, before it writes itself. What is known only grows, so taking in is the same in any order.
 
+mod signals;
+
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
@@ -14,13 +16,14 @@ use serde::{Deserialize, Serialize};
 use spillway_core::envelope::Envelope;
 use spillway_core::hostlist::{self, Hostlist};
 use spillway_core::message::UpdateResult;
-use spillway_core::name::{Generation, NodeName};
+use spillway_core::name::{Generation, JobId, NodeName};
 
 use super::Arrival;
 use crate::clock::now_ms;
 use crate::files::{self, FileError, Identity, Keep};
 use crate::nodes;
 use crate::spool::{self, Target};
+use signals::Signals;
 
 /// The version this build writes, and the newest it reads.
 const MEMORY_VERSION: u32 = 2;
@@ -44,6 +47,7 @@ pub struct Memory {
     path: PathBuf,
     nodes: HashMap<NodeName, NodeHistory>,
     envelopes: BTreeMap<String, SeenEnvelope>,
+    signals: Signals,
     /// Something is known that the file does not hold.
     changed: bool,
     /// The file as it was when we read or wrote it last.
@@ -84,6 +88,8 @@ struct Stored {
     /// By envelope id. Version 1 had others, which were not sealed: none of them is accepted now.
     #[serde(default)]
     seen: BTreeMap<String, SeenEnvelope>,
+    #[serde(default)]
+    signals: Signals,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -125,6 +131,7 @@ impl Memory {
             path: directory.join("memory.json"),
             nodes: HashMap::new(),
             envelopes: BTreeMap::new(),
+            signals: Signals::default(),
             changed: false,
             file: None,
         };
@@ -179,6 +186,7 @@ impl Memory {
                 }
             }
         }
+        self.signals.take_in(stored.signals, now_ms);
         self.file = file;
         Ok(())
     }
@@ -222,6 +230,7 @@ impl Memory {
             version: MEMORY_VERSION,
             nodes: nodes.collect(),
             seen: self.envelopes.clone(),
+            signals: self.signals.clone(),
         };
         let text = serde_json::to_string(&stored).expect("only strings, numbers, lists and maps");
         files::replace(&self.path, text.as_bytes(), Keep::Durably)?;
@@ -271,6 +280,14 @@ impl Memory {
         self.nodes.get(node).copied()
     }
 
+    /// The last request of each node.
+    pub fn generations(&self) -> HashMap<NodeName, Generation> {
+        let known = self.nodes.iter();
+        known
+            .map(|(node, history)| (node.clone(), history.generation))
+            .collect()
+    }
+
     /// Takes note that slurmctld has an update of a node's last request.
     pub fn applied(&mut self, node: &NodeName, generation: Generation, number: u64) {
         if let Some(known) = self.nodes.get_mut(node)
@@ -280,6 +297,13 @@ impl Memory {
             known.applied = number;
             self.changed = true;
         }
+    }
+
+    /// Takes note of a signal to this run of a job; false if it had one of late.
+    pub fn is_first_signal(&mut self, job: &JobId, start_seconds: u64, now_ms: u64) -> bool {
+        let is_first = self.signals.is_first(job, start_seconds, now_ms);
+        self.changed |= is_first;
+        is_first
     }
 
     /// What became of an envelope if it was dealt with before; takes note of this copy of it.

@@ -11,6 +11,20 @@ pub struct NodeRow {
     pub state: String,
     /// `NodeAddr`.
     pub address: String,
+    /// `Reason`, without who set it and when; none if it is empty.
+    pub reason: Option<String>,
+}
+
+/// How every `Reason` of ours begins, so that it is known from an administrator's.
+const OUR_MARK: &str = "spillway: ";
+
+/// A reason that is known for ours later.
+pub fn marked(reason: &str) -> String {
+    if reason.starts_with(OUR_MARK) {
+        reason.to_owned()
+    } else {
+        format!("{OUR_MARK}{reason}")
+    }
 }
 
 impl NodeRow {
@@ -26,6 +40,7 @@ impl NodeRow {
             state: field(" State=")?.to_owned(),
             // Missing while a node has none of its own.
             address: field(" NodeAddr=").unwrap_or_default().to_owned(),
+            reason: reason(line),
         })
     }
 
@@ -51,6 +66,29 @@ impl NodeRow {
         self.has("POWERED_DOWN") || self.has("POWERING_DOWN")
     }
 
+    /// Whether a job holds it, or is not quite off it yet.
+    pub fn holds_job(&self) -> bool {
+        ["ALLOCATED", "MIXED", "COMPLETING"]
+            .iter()
+            .any(|flag| self.has(flag))
+    }
+
+    /// Whether its `Reason` is one of ours.
+    pub fn reason_is_ours(&self) -> bool {
+        let reason = self.reason.as_deref();
+        reason.is_some_and(|reason| reason.starts_with(OUR_MARK))
+    }
+
+    /// Whether somebody else drained it, an administrator as a rule.
+    pub fn is_drained_by_others(&self) -> bool {
+        self.has("DRAIN") && !self.reason_is_ours()
+    }
+
+    /// Whether it has an address of its own: slurmctld gives it back its name once it is powered down.
+    pub fn has_own_address(&self) -> bool {
+        !self.address.is_empty() && self.address != self.node.as_str()
+    }
+
     /// Whether it is let go, or about to be, and no job waits for it. A node told to power down shows
     /// `POWER_DOWN` first, for seconds on 24.11 and 26.05; one that is to come back shows `POWER_UP` or its job
     /// while it still is `POWERED_DOWN`.
@@ -61,6 +99,18 @@ impl NodeRow {
             .any(|flag| self.has(flag));
         leaves && !is_wanted
     }
+}
+
+/// The reason in a line: up to who set it and when, for other fields may follow.
+fn reason(line: &str) -> Option<String> {
+    let (_, rest) = line.split_once(" Reason=")?;
+    let signatures = rest.match_indices(" [").filter(|(at, _)| {
+        let inside = rest[at + 2..].split(']').next().unwrap_or_default();
+        inside.contains('@') && !inside.contains(char::is_whitespace)
+    });
+    let end = signatures.map(|(at, _)| at).next();
+    let text = rest[..end.unwrap_or(rest.len())].trim();
+    (!text.is_empty() && text != "(null)").then(|| text.to_owned())
 }
 
 #[cfg(test)]
@@ -75,6 +125,41 @@ mod tests {
         assert_eq!(row.address, "127.0.0.5");
         assert!(row.is_cloud() && row.is_powering_up() && !row.is_let_go());
         assert!(!row.has("POWERING") && !row.has("DOWN"));
+        let reason = "spillway: State=DOWN NodeAddr=none";
+        assert_eq!(row.reason.as_deref(), Some(reason));
+    }
+
+    #[test]
+    fn a_reason_ends_where_its_author_begins() {
+        for (text, expected) in [
+            ("x=1", None),
+            ("Reason= [root@1795820242]", None),
+            ("Reason=bad disk [root@1795820242]", Some("bad disk")),
+            (
+                "Reason=disk [2] of a@b [root@1795820242] Comment=x [y]",
+                Some("disk [2] of a@b"),
+            ),
+            ("Reason=never signed", Some("never signed")),
+        ] {
+            let line = format!("NodeName=c1 State=IDLE+CLOUD {text}");
+            let row = NodeRow::parse(&line).unwrap();
+            assert_eq!(row.reason.as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn who_drained_it() {
+        for (state, reason, by_others) in [
+            ("IDLE+CLOUD+DRAIN", "spillway: spot", false),
+            ("IDLE+CLOUD+DRAIN", "disk", true),
+            ("IDLE+CLOUD", "disk", false),
+        ] {
+            let line = format!("NodeName=c1 State={state} Reason={reason} [slurm@1]");
+            let row = NodeRow::parse(&line).unwrap();
+            assert_eq!(row.is_drained_by_others(), by_others, "{line}");
+        }
+        assert_eq!(marked("spot"), "spillway: spot");
+        assert_eq!(marked("spillway: spot"), "spillway: spot");
     }
 
     #[test]

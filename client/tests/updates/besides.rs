@@ -1,10 +1,9 @@
 //! What comes with updates: a node group rests for a while, and jobs are told what was tried.
 
-use serde_json::Value;
 use spillway_core::envelope::{CoolOff, Envelope, JobNote, UpdateAction};
 use spillway_core::name::{Generation, JobId, NodeGroupName};
 
-use crate::head::{HeadNode, address, key, now_ms, stderr, stdout_json};
+use crate::head::{HeadNode, address, key, now_ms};
 
 /// 1 and 2 power up; 3 and 4 are up, 5 is powered down, 6 is not shown, 7 comes for somebody else, 8 is on-premises,
 /// 9 is of another group.
@@ -51,16 +50,6 @@ fn fail(id: &str, nodes: &str, generation: Generation, rest_seconds: i64) -> Env
     envelope
 }
 
-/// Applies an envelope; its outcome and what it printed on standard error.
-fn apply(head: &HeadNode, envelope: &Envelope) -> (Value, String) {
-    let output = head.apply(&head.seal(envelope, 1)).output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let printed = stdout_json(&output);
-    assert_eq!(printed["acknowledged"], true);
-    let outcome = printed["results"][0]["outcome"]["outcome"].clone();
-    (outcome, stderr(&output))
-}
-
 /// How long the reservation was told to last, and what else was told of it.
 fn told(line: &str) -> (u64, String) {
     let (before, rest) = line.split_once(" EndTime=now+").unwrap();
@@ -72,7 +61,7 @@ fn told(line: &str) -> (u64, String) {
 fn an_exhausted_group_rests_and_what_is_up_does_not() {
     let head = head();
     let generation = head.resume("cloud[1-2]");
-    let (outcome, _) = apply(&head, &fail("one", "cloud[1-2]", generation, 300));
+    let (outcome, _) = head.applied(&fail("one", "cloud[1-2]", generation, 300));
     assert_eq!(outcome, "applied");
     let lines = head.told();
     assert_eq!(lines[0], FAILED);
@@ -107,7 +96,7 @@ fn a_rest_only_gets_longer_and_never_long() {
         head.write("nodes", &lines(&nodes));
         let before = head.told().len();
         let envelope = fail(&format!("{round}"), "cloud1", generation, rest_seconds);
-        assert_eq!(apply(&head, &envelope).0, "applied", "{rest_seconds}");
+        assert_eq!(head.applied(&envelope).0, "applied", "{rest_seconds}");
         let lines = &head.told()[before..];
         assert!(lines[0].starts_with("NodeName=cloud1 State=POWER_DOWN_FORCE"));
         let told = lines.get(1).map(|line| told(line));
@@ -133,7 +122,7 @@ fn the_failure_counts_even_if_the_group_cannot_rest() {
         let complaint = "Error creating the reservation: Access/permission denied";
         head.write("refused", &format!("{refused}|{complaint}\n"));
         let generation = head.resume("cloud[1-2]");
-        let (outcome, log) = apply(&head, &fail("one", "cloud[1-2]", generation, 300));
+        let (outcome, log) = head.applied(&fail("one", "cloud[1-2]", generation, 300));
         assert_eq!(outcome, "applied");
         assert_eq!(head.told(), [FAILED]);
         assert_eq!(log.matches("no cool-off").count(), 1, "{log}");
@@ -145,7 +134,7 @@ fn the_failure_counts_even_if_the_group_cannot_rest() {
     if let UpdateAction::Fail { cool_off, .. } = &mut envelope.updates[0].action {
         cool_off.as_mut().unwrap().nodes = "cloud[1-".to_owned();
     }
-    let (outcome, log) = apply(&head, &envelope);
+    let (outcome, log) = head.applied(&envelope);
     assert_eq!((outcome, head.told().len()), ("applied".into(), 1));
     assert!(log.contains("no cool-off"), "{log}");
 }
@@ -159,7 +148,7 @@ fn an_older_slurm_is_spoken_to_in_its_words() {
          cloud[1-2,5-6]|Error creating the reservation: Invalid node name specified\n",
     );
     let generation = head.resume("cloud[1-2]");
-    let (_, log) = apply(&head, &fail("one", "cloud[1-2]", generation, 300));
+    let (_, log) = head.applied(&fail("one", "cloud[1-2]", generation, 300));
     assert!(!log.contains("no cool-off"), "{log}");
     // Without a comment; and cloud6, which is not shown, is not there at all.
     let (_, words) = told(&head.told()[1]);
@@ -196,7 +185,7 @@ fn jobs_are_told_once_what_was_tried() {
         &["7", "9", "12", "13", "99"],
         "tried c5, \"full\"",
     );
-    assert_eq!(apply(&head, &envelope).0, "applied");
+    assert_eq!(head.applied(&envelope).0, "applied");
     assert_eq!(
         head.told(),
         [
@@ -223,7 +212,7 @@ fn jobs_that_are_gone_are_no_error() {
         let generation = head.resume("cloud1");
         let mut envelope = address(&format!("{round}"), "cloud1", generation, 1, 7);
         note(&mut envelope, &["7"], "tried c5");
-        let (outcome, log) = apply(&head, &envelope);
+        let (outcome, log) = head.applied(&envelope);
         assert_eq!(outcome, "applied");
         assert!(!log.contains("not told"), "{log}");
         let told = head.told();
@@ -242,6 +231,6 @@ fn what_comes_with_a_stale_update_is_not_done() {
     head.resume("cloud[1-2]");
     let mut envelope = fail("one", "cloud[1-2]", older, 300);
     note(&mut envelope, &["7"], "tried c5");
-    assert_eq!(apply(&head, &envelope).0, "stale");
+    assert_eq!(head.applied(&envelope).0, "stale");
     assert_eq!(head.told(), [""; 0]);
 }

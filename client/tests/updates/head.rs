@@ -17,8 +17,8 @@ use spillway_core::name::{ClusterName, Generation};
 use crate::aws::Aws;
 
 /// `scontrol`: shows nodes that power up, or those of the file `nodes`, and notes each update as one line, and who it
-/// is run by. It keeps one reservation, lets nodes go that are told to power down, and refuses what the file
-/// `refused` says: words and a complaint on each line.
+/// is run by. It keeps one reservation, lets nodes go that are told to power down, takes jobs that are queued again off
+/// their nodes, and refuses what the file `refused` says: words and a complaint on each line.
 const SCONTROL: &str = r#"#!/bin/sh
 here=${0%/*}/..
 look_up() {
@@ -38,7 +38,18 @@ refuse() {
 }
 power_down() {
     for node in $(echo $1 | tr , ' '); do
-        sed -i "s/^\(NodeName=$node .*State=\)[^ ]*/\1IDLE+CLOUD+POWER_DOWN/" $here/nodes
+        sed -i "s/^\(NodeName=$node .*State=\)DOWN[^ ]*/\1DOWN+CLOUD+POWERING_DOWN/; t
+            s/^\(NodeName=$node .*State=\)[^ ]*/\1IDLE+CLOUD+POWER_DOWN/" $here/nodes
+    done
+}
+idle() {
+    for node in $(echo $1 | tr , ' '); do
+        sed -i "s/^\(NodeName=$node .*State=\)DOWN/\1IDLE/" $here/nodes
+    done
+}
+requeue() {
+    for job in $(echo $1 | tr , ' '); do
+        sed -i "/^[^ ]* $job /d" $here/running
     done
 }
 reserve() {
@@ -62,16 +73,37 @@ create|update)
     refuse "$*"
     case "$*" in
     *ReservationName=*) reserve "$@";;
+    *State=IDLE*) idle ${1#NodeName=};;
     *POWER_DOWN_FORCE*) [ ! -f $here/nodes ] || power_down ${1#NodeName=};;
     esac
     echo "$*" >>$here/told/lines
     { id -u; id -g; id -G; grep Cap /proc/self/status; } >$here/told/who;;
+requeue)
+    refuse "$*"
+    requeue $2
+    echo "$*" >>$here/told/lines;;
 esac
 "#;
 
-/// `squeue`: what the file `jobs` holds; without it no job is known.
+/// `scancel` notes what it is told.
+const SCANCEL: &str = r#"#!/bin/sh
+here=${0%/*}/..
+echo "scancel $*" >>$here/told/lines
+"#;
+
+/// `squeue`: what the file `jobs` holds; without it no job is known. Of the jobs on nodes, the lines of the file
+/// `running` that begin with one of them.
 const SQUEUE: &str = r#"#!/bin/sh
 here=${0%/*}/..
+for word; do
+    case "$word" in
+    --nodelist=*)
+        for node in $($here/spillway hostlist expand ${word#*=}); do
+            sed -n "s/^$node //p" $here/running
+        done | sort -u
+        exit;;
+    esac
+done
 case "$*" in
 *--jobs=*) echo "$*" >>$here/told/squeue
     cat $here/jobs 2>/dev/null && exit
@@ -141,12 +173,18 @@ impl HeadNode {
         for directory in ["bin", "told", "spool"] {
             fs::create_dir(head.path(directory)).unwrap();
         }
-        for (name, text) in [("scontrol", SCONTROL), ("squeue", SQUEUE)] {
+        for (name, text) in [
+            ("scontrol", SCONTROL),
+            ("scancel", SCANCEL),
+            ("squeue", SQUEUE),
+        ] {
             let path = head.path("bin").join(name);
             fs::write(&path, text).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         }
-        symlink(env!("CARGO_BIN_EXE_spillway"), head.path("spillway-resume")).unwrap();
+        for name in ["spillway-resume", "spillway-suspend", "spillway"] {
+            symlink(env!("CARGO_BIN_EXE_spillway"), head.path(name)).unwrap();
+        }
         head
     }
 
@@ -221,7 +259,16 @@ memory_mb = 100
 
     /// Slurm resumes a node; the request's stamp.
     pub fn resume(&self, node: &str) -> Generation {
-        let output = Command::new(self.path("spillway-resume"))
+        self.call("spillway-resume", node)
+    }
+
+    /// Slurm suspends a node; the request's stamp.
+    pub fn suspend(&self, node: &str) -> Generation {
+        self.call("spillway-suspend", node)
+    }
+
+    fn call(&self, program: &str, node: &str) -> Generation {
+        let output = Command::new(self.path(program))
             .arg(node)
             .env_clear()
             .env("SLURM_CONF", self.path("slurm.conf"))
@@ -278,6 +325,16 @@ memory_mb = 100
 
     pub fn agent_log(&self) -> String {
         fs::read_to_string(self.path("agent.log")).unwrap()
+    }
+
+    /// Applies an envelope; the outcome of its first update, and what was printed on standard error.
+    pub fn applied(&self, envelope: &Envelope) -> (Value, String) {
+        let output = self.apply(&self.seal(envelope, 1)).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let printed = stdout_json(&output);
+        assert_eq!(printed["acknowledged"], true);
+        let outcome = printed["results"][0]["outcome"]["outcome"].clone();
+        (outcome, stderr(&output))
     }
 
     /// What slurmctld was told, in order.

@@ -5,6 +5,7 @@ mod aws;
 mod besides;
 mod head;
 mod keys;
+mod leaving;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
