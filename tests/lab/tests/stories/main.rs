@@ -7,6 +7,7 @@ mod caps;
 mod faults;
 mod joining;
 mod looks;
+mod notices;
 mod once;
 mod orders;
 mod roads;
