@@ -35,7 +35,7 @@ const PAIR: &str = "SET #kind = :kind, instance_id = :id, #state = :paired, #nod
 const PAIR_FROM: &str = "SET #kind = :kind, instance_id = :id, #state = :paired, #node = :node, #generation = :generation, \
      address = :address, deadline_ms = :deadline, origin = :origin";
 const PAIR_FROM_POOL: &str = "SET #kind = :kind, instance_id = :id, #state = :paired, #node = :node, \
-     #generation = :generation, address = :address, deadline_ms = :deadline, origin = :origin, pool = :pool";
+     #generation = :generation, address = :address, deadline_ms = :deadline, origin = :origin, #pool = :pool";
 
 impl DynamoTable {
     pub(super) async fn read_pairings(
@@ -387,6 +387,8 @@ fn instance_change(write: &PairingWrite, instance: &InstanceWrite) -> Result<Exp
             }
             if let (Some(_), Some(pool)) = (origin, pool) {
                 change.update = Some(PAIR_FROM_POOL);
+                // A word of DynamoDB's own.
+                change.names.push(("#pool", "pool"));
                 change.values.push((":pool", map_value(pool)?));
             }
             change
