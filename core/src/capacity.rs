@@ -95,6 +95,17 @@ impl fmt::Display for Scope<'_> {
     }
 }
 
+/// One (capacity kind, instance type, zone): where an instance was launched.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Pool {
+    /// How it was bought.
+    pub capacity: CapacityKind,
+    /// Such as `c7i.large`.
+    pub instance_type: String,
+    /// Availability zone.
+    pub zone: String,
+}
+
 const REACHES: [Reach; 4] = [Reach::Pool, Reach::Type, Reach::Subnet, Reach::Kind];
 
 impl Capacity {
@@ -127,6 +138,21 @@ impl Capacity {
             };
             self.closed.remove(&key);
         }
+    }
+
+    /// Leaves a pool alone that EC2 takes instances back from, as [`Self::close`] does.
+    pub fn close_pool(&mut self, pool: &Pool, code: &str, first_rest_ms: u64, now_ms: u64) {
+        let candidate = Candidate {
+            instance_type: pool.instance_type.clone(),
+            subnet_id: String::new(),
+            zone: pool.zone.clone(),
+        };
+        let scope = Scope {
+            capacity: pool.capacity,
+            reach: Reach::Pool,
+            candidate: &candidate,
+        };
+        self.close(&scope, code, first_rest_ms, now_ms);
     }
 
     /// EC2 launched there: what was said of it is over.

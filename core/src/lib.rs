@@ -11,6 +11,7 @@ pub mod hostlist;
 pub mod message;
 pub mod name;
 pub mod node_state;
+pub mod notice;
 pub mod pairing;
 pub mod plan;
 pub mod sweep;

@@ -101,6 +101,9 @@ pub struct Leaving {
     /// When EC2 takes it, Unix milliseconds; absent where nobody says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until_ms: Option<u64>,
+    /// Its jobs were queued again: once, however many timers say so.
+    #[serde(default)]
+    pub requeued: bool,
 }
 
 /// What slurmctld is to be told of one node.

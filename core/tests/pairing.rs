@@ -506,6 +506,43 @@ fn a_node_never_asked_for_that_is_wedged_gets_a_generation() {
     assert!(told.on(&resume(2), NOW_MS).launch);
 }
 
+/// Timers come twice, and a nearer end may be told while the jobs are still to be queued again.
+#[test]
+fn jobs_of_an_instance_that_leaves_are_queued_again_once() {
+    let ready = Event::Ready {
+        instance: instance(1),
+        generation: generation(5),
+    };
+    let requeue = Event::Requeue {
+        instance: instance(1),
+    };
+    let end = |seconds: u64| leaving(1, Some(NOW_MS + seconds * 1000));
+    let first = after(&[resume(5), launched(5, 1), ready, end(3600), requeue.clone()]);
+    let nearer = first.on(&end(60), NOW_MS);
+    assert_eq!(nearer.verdict, Verdict::Accepted);
+    let due = |pairing: &Pairing| pairing.update_due.clone().map(|due| due.action);
+    assert!(
+        matches!(due(&nearer.next), Some(DueAction::Requeue { .. })),
+        "the requeue is not lost: {:?}",
+        nearer.next
+    );
+    let leaves_ms = nearer.next.leaving().and_then(|leaving| leaving.until_ms);
+    assert_eq!(leaves_ms, Some(NOW_MS + 60_000));
+    // The same end, said by the event and by the instance.
+    let same = nearer.next.on(&end(57), NOW_MS);
+    assert_eq!(same.verdict, Verdict::Repeated);
+    let told = Event::Acknowledged {
+        generation: generation(5),
+        number: nearer.next.update_number,
+    };
+    let told = nearer.next.on(&told, NOW_MS).next;
+    assert_eq!(told.on(&requeue, NOW_MS).verdict, Verdict::Repeated);
+    // An end that is nearer yet is told, and the jobs stay queued.
+    let drained = told.on(&end(10), NOW_MS).next;
+    assert!(matches!(due(&drained), Some(DueAction::Drain { .. })));
+    assert_eq!(drained.on(&requeue, NOW_MS).verdict, Verdict::Repeated);
+}
+
 #[test]
 fn the_history_keeps_the_last_steps_with_their_reasons() {
     let ready = Event::Ready {

@@ -327,6 +327,19 @@ impl Policy {
             .unwrap_or_default()
     }
 
+    /// What is done when a node's instance is about to go: as the first partition of its group has it, or the default for a
+    /// node that the policy does not name.
+    #[must_use]
+    pub fn notices_of(&self, node: &NodeName) -> NoticePolicy {
+        let first = self
+            .group_of(node)
+            .and_then(|group| group.partitions.first());
+        let partition = first.and_then(|name| self.partitions.get(name));
+        partition
+            .map(|partition| partition.notices.clone())
+            .unwrap_or_default()
+    }
+
     /// The group that a node is in; none if the policy does not know the node.
     #[must_use]
     pub fn group_of(&self, node: &NodeName) -> Option<&NodeGroup> {

@@ -224,6 +224,8 @@ pub struct RequeueJobs {
     pub instance_id: InstanceId,
     /// The node that it served when it was noticed.
     pub node: NodeName,
+    /// When, Unix milliseconds. Later than a delayed message reaches (900 s) means: renew.
+    pub at_ms: u64,
 }
 
 /// Timer on the reports queue.

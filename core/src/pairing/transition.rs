@@ -299,7 +299,7 @@ impl Pairing {
                 // Told before: only a nearer end is news.
                 let end_ms = |until_ms: Option<u64>| until_ms.unwrap_or(u64::MAX);
                 if let Some(known) = leaving
-                    && end_ms(*until_ms) >= end_ms(known.until_ms)
+                    && end_ms(*until_ms).saturating_add(SAME_END_MS) >= end_ms(known.until_ms)
                 {
                     return self.repeated();
                 }
@@ -310,8 +310,13 @@ impl Pairing {
                     leaving: Some(Leaving {
                         reason: reason.clone(),
                         until_ms: *until_ms,
+                        requeued: leaving.as_ref().is_some_and(|known| known.requeued),
                     }),
                 };
+                // What queues its jobs again drains it as well.
+                if self.is_requeue_due() {
+                    return self.accepted(next);
+                }
                 let action = DueAction::Drain {
                     reason: reason.clone(),
                     signal: signal.clone(),
@@ -330,20 +335,29 @@ impl Pairing {
         due.is_some_and(|due| matches!(due.action, DueAction::Drain { replace: true, .. }))
     }
 
+    fn is_requeue_due(&self) -> bool {
+        let due = self.update_due.as_ref();
+        due.is_some_and(|due| matches!(due.action, DueAction::Requeue { .. }))
+    }
+
     fn on_requeue(&self, instance: &InstanceId, now_ms: u64) -> Transition {
-        match self.leaving() {
-            Some(leaving) if self.instance() == Some(instance) => {
-                let due = self.update_due.as_ref();
-                if due.is_some_and(|due| matches!(due.action, DueAction::Requeue { .. })) {
+        let mut next = self.clone();
+        let reason = match &mut next.state {
+            PairingState::Ready {
+                instance: own,
+                leaving: Some(leaving),
+                ..
+            } if own == instance => {
+                if leaving.requeued {
                     return self.repeated();
                 }
-                let mut next = self.clone();
-                let reason = leaving.reason.clone();
-                next.fall_due(DueAction::Requeue { reason }, None, now_ms);
-                self.accepted(next)
+                leaving.requeued = true;
+                leaving.reason.clone()
             }
-            _ => self.stale(),
-        }
+            _ => return self.stale(),
+        };
+        next.fall_due(DueAction::Requeue { reason }, None, now_ms);
+        self.accepted(next)
     }
 
     fn on_gone(&self, instance: &InstanceId, reason: &str, now_ms: u64) -> Transition {
@@ -497,6 +511,9 @@ pub const EXPIRED_REASON: &str = "spillway: the resume request arrived after its
 /// Slurm's Reason when no instance was there by the deadline.
 pub const NOT_LAUNCHED_IN_TIME_REASON: &str = "spillway: no instance was launched in time";
 const HOUR_MS: u64 = 3_600_000;
+/// Ends that lie closer together are the same one, told by the event and by the instance: the event's time is when it was
+/// made, the instance's when it will be taken.
+const SAME_END_MS: u64 = 5_000;
 /// A wedged node is told to recover once in so long: twice the age that slurmctld's states usually have. Some need two
 /// steps (docs/slurm-states.md).
 pub const RECOVER_AGAIN_MS: u64 = 60_000;

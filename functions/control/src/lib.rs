@@ -11,6 +11,7 @@ pub mod fault;
 pub mod health;
 pub mod launch;
 pub mod names;
+pub mod notice;
 pub mod pairings;
 pub mod ports;
 pub mod record;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use spillway_core::capacity::Pool;
 use spillway_core::message::{ReleaseInstances, SuspendQueueBody};
 use spillway_core::name::{InstanceId, NodeName};
 use spillway_core::pairing::{Event, PairingState, Transition, Verdict};
@@ -23,6 +24,8 @@ pub struct Applied {
     pub node: NodeName,
     /// The last of the event's transitions.
     pub transition: Transition,
+    /// Whether slurmctld had taken its registration before.
+    pub was_ready: bool,
 }
 
 /// Puts an event to each pairing named and stores what changes. A node named twice is an error of the
@@ -31,14 +34,23 @@ pub async fn apply<T: Table, Q: Queues, C: Clock>(
     control: &Control<T, Q, C>,
     events: Vec<(NodeName, Event)>,
 ) -> Result<Vec<Applied>, Fault> {
-    apply_of(control, events, |_| None).await
+    apply_of(control, events, |_| Source::default()).await
 }
 
-/// [`apply`], for events that bring nodes instances of this origin.
+/// Where the instance comes from that an event brings a node.
+#[derive(Debug, Clone, Default)]
+pub struct Source {
+    /// See [`InstanceRecord::origin`].
+    pub origin: Option<Origin>,
+    /// See [`InstanceRecord::pool`].
+    pub pool: Option<Pool>,
+}
+
+/// [`apply`], for events that bring nodes instances from these sources.
 pub async fn apply_of<T: Table, Q: Queues, C: Clock>(
     control: &Control<T, Q, C>,
     events: Vec<(NodeName, Event)>,
-    origin: impl Fn(&NodeName) -> Option<Origin> + Sync,
+    source: impl Fn(&NodeName) -> Source + Sync,
 ) -> Result<Vec<Applied>, Fault> {
     let mut applied = Vec::with_capacity(events.len());
     let mut open = events;
@@ -46,7 +58,7 @@ pub async fn apply_of<T: Table, Q: Queues, C: Clock>(
         if open.is_empty() {
             return Ok(applied);
         }
-        open = apply_once(control, open, &origin, &mut applied).await?;
+        open = apply_once(control, open, &source, &mut applied).await?;
     }
     if open.is_empty() {
         return Ok(applied);
@@ -67,7 +79,7 @@ pub async fn apply_of<T: Table, Q: Queues, C: Clock>(
 async fn apply_once<T: Table, Q: Queues, C: Clock>(
     control: &Control<T, Q, C>,
     events: Vec<(NodeName, Event)>,
-    origin: &(impl Fn(&NodeName) -> Option<Origin> + Sync),
+    source: &(impl Fn(&NodeName) -> Source + Sync),
     applied: &mut Vec<Applied>,
 ) -> Result<Vec<(NodeName, Event)>, Fault> {
     let names: Vec<NodeName> = events.iter().map(|(node, _)| node.clone()).collect();
@@ -79,15 +91,20 @@ async fn apply_once<T: Table, Q: Queues, C: Clock>(
         .zip(control.table.pairings(&names).await?)
     {
         let transition = stored.record.on(&event, now_ms);
+        let was_ready = matches!(stored.record.state, PairingState::Ready { .. });
         if transition.verdict == Verdict::Accepted {
             writes.push(PairingWrite {
                 pairing: transition.next.clone(),
                 expected_version: stored.version,
-                instance: instance_write(&transition, origin),
+                instance: instance_write(&transition, source),
             });
-            pending.push((node, event, transition));
+            pending.push((node, event, transition, was_ready));
         } else {
-            applied.push(Applied { node, transition });
+            applied.push(Applied {
+                node,
+                transition,
+                was_ready,
+            });
         }
     }
     let mut again = Vec::new();
@@ -96,9 +113,13 @@ async fn apply_once<T: Table, Q: Queues, C: Clock>(
     } else {
         control.table.write_pairings(&writes).await?
     };
-    for ((node, event, transition), written) in pending.into_iter().zip(written) {
+    for ((node, event, transition, was_ready), written) in pending.into_iter().zip(written) {
         if written {
-            applied.push(Applied { node, transition });
+            applied.push(Applied {
+                node,
+                transition,
+                was_ready,
+            });
         } else {
             again.push((node, event));
         }
@@ -109,7 +130,7 @@ async fn apply_once<T: Table, Q: Queues, C: Clock>(
 /// What becomes of an instance together with an accepted transition: at most one thing.
 fn instance_write(
     transition: &Transition,
-    origin: impl Fn(&NodeName) -> Option<Origin>,
+    source: impl Fn(&NodeName) -> Source,
 ) -> Option<InstanceWrite> {
     if let Some(instance_id) = &transition.release {
         return Some(InstanceWrite::Release(instance_id.clone()));
@@ -118,6 +139,7 @@ fn instance_write(
         return Some(InstanceWrite::Admit(instance_id.clone()));
     }
     let instance_id = transition.regenerate.clone()?;
+    let Source { origin, pool } = source(&transition.next.node);
     match &transition.next.state {
         PairingState::Launched {
             address,
@@ -127,7 +149,8 @@ fn instance_write(
             instance_id,
             address: *address,
             deadline_ms: *deadline_ms,
-            origin: origin(&transition.next.node),
+            origin,
+            pool,
         }),
         _ => None,
     }

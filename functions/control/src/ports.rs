@@ -6,6 +6,7 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use spillway_core::capacity::Pool;
 use spillway_core::config::Policy;
 use spillway_core::envelope::SigningKey;
 use spillway_core::message::{CommandSent, ReportBody, ResumeQueueBody, SuspendQueueBody};
@@ -45,6 +46,8 @@ pub enum InstanceWrite {
         deadline_ms: u64,
         /// Where it comes from; none leaves what the item says of it.
         origin: Option<Origin>,
+        /// Where it was launched; none leaves what the item says of it.
+        pool: Option<Pool>,
     },
     /// State becomes released, unless terminated; the item is made where there is none.
     Release(InstanceId),
@@ -309,6 +312,13 @@ pub trait Ec2: Sync {
     /// All instances that bear the tags of the attempt, whatever their state.
     fn find(
         &self,
+        tags: &BTreeMap<String, String>,
+    ) -> impl Future<Output = Result<Vec<InstanceSeen>, Fault>> + Send;
+
+    /// All instances that run in a capacity reservation and bear these tags, whatever their state.
+    fn find_in_reservation(
+        &self,
+        reservation_id: &str,
         tags: &BTreeMap<String, String>,
     ) -> impl Future<Output = Result<Vec<InstanceSeen>, Fault>> + Send;
 

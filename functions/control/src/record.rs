@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
+use spillway_core::capacity::Pool;
 use spillway_core::message::{NodesInState, ResumeRequest};
 use spillway_core::name::{Generation, InstanceId, NodeGroupName, NodeName};
 use spillway_core::pairing::LaunchKey;
@@ -64,6 +65,9 @@ pub struct InstanceRecord {
     /// It is protected from being ended by us.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<HeldBy>,
+    /// Where it was launched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<Pool>,
     /// When EC2 was first asked to terminate it and knew no such instance, Unix milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unknown_since_ms: Option<u64>,

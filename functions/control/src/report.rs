@@ -9,13 +9,15 @@ use spillway_core::message::{
     ReportBody, RequeueJobs, Resend, UpdateOutcome,
 };
 use spillway_core::name::{InstanceId, NodeName};
-use spillway_core::pairing::{Event, Verdict};
+use spillway_core::notice::Warning;
+use spillway_core::pairing::{Event, Pairing, Verdict};
 use tracing::{info, warn};
 
 use crate::command;
 use crate::fault::Fault;
 use crate::health;
 use crate::names::{MAX_NAMES, NamesError, distinct};
+use crate::notice::{set_timer, warned};
 use crate::pairings::{Applied, apply, ask_termination, released};
 use crate::ports::{Clock, CommandOutcomes, Control, MAX_DELAY_SECONDS, Queues, Table};
 use crate::record::{HeartbeatRecord, NodeStatesRecord};
@@ -60,7 +62,7 @@ pub async fn report<T: Table, Q: Queues, C: Clock>(
         ReportBody::NodeStates(states) => observed(control, states).await,
         ReportBody::Ready(ready) => joined(control, ready).await,
         ReportBody::Failed(failed) => cannot_join(control, failed).await,
-        ReportBody::Notice(_) => Ok(Tally::default()),
+        ReportBody::Notice(told) => Ok(warned(control, [Warning::of_node(&told)].into()).await?),
         ReportBody::Requeue(timer) => requeue(control, timer).await,
         ReportBody::Resend(resend) => resend_due(control, resend).await,
         ReportBody::Command(sent) => Ok(command::look(outcomes, &sent).await?),
@@ -240,6 +242,18 @@ async fn requeue<T: Table, Q: Queues, C: Clock>(
     timer: RequeueJobs,
 ) -> Result<Tally, ReportError> {
     let mut tally = Tally::default();
+    if timer.at_ms > control.clock.now_ms() {
+        let nodes = std::slice::from_ref(&timer.node);
+        let stored = control.table.pairings(nodes).await?;
+        let is_due = |pairing: &Pairing| {
+            let leaves = pairing.leaving().is_some_and(|leaving| !leaving.requeued);
+            leaves && pairing.instance() == Some(&timer.instance_id)
+        };
+        if stored.iter().any(|stored| is_due(&stored.record)) {
+            set_timer(control, timer).await?;
+        }
+        return Ok(tally);
+    }
     let event = Event::Requeue {
         instance: timer.instance_id,
     };

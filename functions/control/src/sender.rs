@@ -148,6 +148,7 @@ mod tests {
         let requeue = RequeueJobs {
             instance_id: instance(id),
             node: NodeName::new("aws-1").unwrap(),
+            at_ms: 1,
         };
         let resend = Resend {
             nodes: "aws-1".to_owned(),

@@ -24,7 +24,11 @@ pub const NODES_OVER_LIMIT: &str = "NodesOverLimit";
 pub const NODES_LEAVING: &str = "NodesLeaving";
 /// Nodes whose jobs were queued again because their instances are about to go.
 pub const NODES_REQUEUED: &str = "NodesRequeued";
-/// Pools that EC2 had nothing in and that are left alone for a while.
+/// Instances of ours that EC2 said were stopped or ended while they served a node.
+pub const INSTANCES_GONE: &str = "InstancesGone";
+/// Instances that notices named and that are not ours.
+pub const NOTICES_OF_STRANGERS: &str = "NoticesOfStrangers";
+/// Pools that EC2 had nothing in, or takes instances back from, and that are left alone for a while.
 pub const POOLS_RESTING: &str = "PoolsResting";
 /// Node groups that stopped launching because their instances do not join.
 pub const GROUPS_PROTECTED: &str = "GroupsProtected";

@@ -15,21 +15,23 @@ use spillway_core::usage::Owner;
 use crate::{Ec2Client, classify};
 
 const OPERATION: &str = "DescribeInstances";
+const RESERVATION_FILTER: &str = "capacity-reservation-id";
 /// The most a page holds (DescribeInstances, `MaxResults`).
 const PAGE_SIZE: i32 = 1000;
 
 impl Ec2Client {
-    /// All pages: a tag search over no more instances than a page holds is one call.
-    pub(crate) async fn find_by_tags(
+    /// All pages: a search over no more instances than a page holds is one call.
+    pub(crate) async fn find_by(
         &self,
         tags: &BTreeMap<String, String>,
+        reservation_id: Option<&str>,
     ) -> Result<Vec<InstanceSeen>, Fault> {
-        let filters = tags.iter().map(|(key, value)| {
-            Filter::builder()
-                .name(format!("tag:{key}"))
-                .values(value)
-                .build()
-        });
+        let filter = |name: &str, value: &str| Filter::builder().name(name).values(value).build();
+        let by_tags = tags
+            .iter()
+            .map(|(key, value)| filter(&format!("tag:{key}"), value));
+        let by_reservation = reservation_id.map(|id| filter(RESERVATION_FILTER, id));
+        let filters = by_tags.chain(by_reservation);
         let call = self
             .client
             .describe_instances()

@@ -66,7 +66,15 @@ impl Ec2 for Ec2Client {
     }
 
     async fn find(&self, tags: &BTreeMap<String, String>) -> Result<Vec<InstanceSeen>, Fault> {
-        self.find_by_tags(tags).await
+        self.find_by(tags, None).await
+    }
+
+    async fn find_in_reservation(
+        &self,
+        reservation_id: &str,
+        tags: &BTreeMap<String, String>,
+    ) -> Result<Vec<InstanceSeen>, Fault> {
+        self.find_by(tags, Some(reservation_id)).await
     }
 
     async fn terminate(&self, ids: &[InstanceId]) -> Terminated {

@@ -7,12 +7,14 @@ mod environment;
 mod metrics;
 mod records;
 mod stream;
+mod together;
 mod trace;
 
 pub use clock::SystemClock;
 pub use environment::{Environment, EnvironmentError};
 pub use records::{Failure, Sent, handle as handle_messages};
 pub use stream::handle as handle_changes;
+pub use together::handle as handle_together;
 pub use trace::start_logs;
 
 pub use batch::Invocation;

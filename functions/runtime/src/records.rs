@@ -35,7 +35,7 @@ pub enum Failure {
 
 /// What became of a record.
 #[derive(Debug, PartialEq)]
-enum Outcome {
+pub(crate) enum Outcome {
     Done(Tally),
     Quarantined,
     /// To be delivered again.
@@ -76,6 +76,13 @@ pub async fn handle<T: DeserializeOwned>(
         .buffer_unordered(RECORDS_AT_ONCE)
         .collect()
         .await;
+    let (tally, response) = settle(outcomes);
+    metrics::publish(invocation, &tally, SystemClock.now_ms());
+    response
+}
+
+/// What was done in all, and which messages are to be delivered again.
+pub(crate) fn settle(outcomes: Vec<(String, Outcome)>) -> (Tally, SqsBatchResponse) {
     let mut tally = Tally::default();
     let mut response = SqsBatchResponse::default();
     for (id, outcome) in outcomes {
@@ -88,8 +95,7 @@ pub async fn handle<T: DeserializeOwned>(
             }
         }
     }
-    metrics::publish(invocation, &tally, SystemClock.now_ms());
-    response
+    (tally, response)
 }
 
 async fn carry_out<T: DeserializeOwned>(
@@ -117,7 +123,16 @@ async fn carry_out<T: DeserializeOwned>(
             }
         },
     };
-    match quarantine(record.body.as_deref().unwrap_or_default(), &reason).await {
+    set_aside(quarantine, record, &reason).await
+}
+
+/// Puts a message that stays wrong into the dead-letter queue.
+pub(crate) async fn set_aside(
+    quarantine: &impl AsyncFn(&str, &str) -> Result<(), Fault>,
+    record: &SqsMessage,
+    reason: &str,
+) -> Outcome {
+    match quarantine(record.body.as_deref().unwrap_or_default(), reason).await {
         Ok(()) => {
             error!(reason, "message set aside in the dead-letter queue");
             Outcome::Quarantined
@@ -145,7 +160,7 @@ fn read<T: DeserializeOwned>(record: &SqsMessage, own: &ClusterName) -> Result<(
 }
 
 /// An error with its causes, of bounded length.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

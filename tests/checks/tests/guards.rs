@@ -312,6 +312,11 @@ const EXCEPTIONS: &[Exception] = &[
         reason: "ssm:GetCommandInvocation, for which SSM has no narrower resource; it tells what became of commands",
     },
     Exception {
+        check: "CKV_AWS_111 roles are allowed nothing on everything",
+        resource: "NoticeRole",
+        reason: "ec2:DescribeInstances, for which EC2 has no narrower resource",
+    },
+    Exception {
         check: "CKV_AWS_111 policies allow nothing on everything",
         resource: "HeadNodePolicy",
         reason: "the SSM agent's own channel, whose actions have no narrower resource",

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::fs;
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use spillway_checks::crates::Crates;
+use spillway_checks::repository;
 use spillway_checks::template::{Template, list, target};
 
 const QUEUE: &str = "AWS::SQS::Queue";
@@ -88,8 +90,8 @@ fn queue_mappings_are_capped_and_never_filter() -> Result<()> {
         }
     }
     assert_eq!(
-        mappings, 4,
-        "launch, terminate, report and sweep have one each"
+        mappings, 5,
+        "launch, terminate, report, notice and sweep have one each"
     );
     Ok(())
 }
@@ -140,27 +142,25 @@ fn every_queue_has_a_dead_letter_queue_an_alarm_and_speaks_tls_only() -> Result<
             ))
         })
         .collect();
-    let statements: Vec<_> =
-        list(template.at("/Resources/TlsOnlyQueuePolicy/Properties/PolicyDocument/Statement"))
-            .collect();
-    let [statement] = statements[..] else {
-        panic!("one statement")
-    };
-    assert_eq!(
-        (
-            &statement["Effect"],
-            &statement["Principal"],
-            &statement["Action"]
-        ),
-        (&json!("Deny"), &json!("*"), &json!("sqs:*"))
-    );
-    assert_eq!(
-        statement["Condition"],
-        json!({"Bool": {"aws:SecureTransport": "false"}})
-    );
-    let tls: BTreeSet<_> = list(template.at("/Resources/TlsOnlyQueuePolicy/Properties/Queues"))
-        .filter_map(target)
-        .collect();
+    // A queue has one policy: of two in the template the one made last would stand.
+    let mut tls = BTreeSet::new();
+    for (id, policy) in template.of_type("AWS::SQS::QueuePolicy") {
+        let first = list(&policy["PolicyDocument"]["Statement"]).next();
+        let first = first.with_context(|| format!("{id} says nothing"))?;
+        assert_eq!(
+            (&first["Effect"], &first["Principal"], &first["Action"]),
+            (&json!("Deny"), &json!("*"), &json!("sqs:*")),
+            "{id}"
+        );
+        assert_eq!(
+            first["Condition"],
+            json!({"Bool": {"aws:SecureTransport": "false"}}),
+            "{id}"
+        );
+        for queue in list(&policy["Queues"]).filter_map(target) {
+            assert!(tls.insert(queue), "{queue} has two policies");
+        }
+    }
 
     for (id, queue) in template.of_type(QUEUE) {
         assert!(tls.contains(id), "{id} can be used without TLS");
@@ -190,6 +190,82 @@ fn every_queue_has_a_dead_letter_queue_an_alarm_and_speaks_tls_only() -> Result<
         }
     }
     Ok(())
+}
+
+/// Whoever could put a message there could have any node drained.
+#[test]
+fn only_our_rules_fill_the_notices_queue() -> Result<()> {
+    let template = Template::read()?;
+    let mut allowed = Vec::new();
+    for (id, policy) in template.of_type("AWS::SQS::QueuePolicy") {
+        let statements = list(&policy["PolicyDocument"]["Statement"]);
+        let allows = statements.filter(|statement| statement["Effect"] != "Deny");
+        allowed.extend(allows.map(|statement| (id, statement)));
+    }
+    let [("NoticesQueuePolicy", statement)] = allowed[..] else {
+        panic!("one statement allows something: {allowed:?}")
+    };
+    assert_eq!(
+        statement["Principal"],
+        json!({"Service": "events.amazonaws.com"})
+    );
+    assert_eq!(statement["Action"], "sqs:SendMessage");
+    assert_eq!(target(&statement["Resource"]), Some("NoticesQueue"));
+    let named: BTreeSet<_> = list(&statement["Condition"]["ArnEquals"]["aws:SourceArn"])
+        .filter_map(target)
+        .collect();
+    let rules: Vec<_> = template.of_type("AWS::Events::Rule").collect();
+    assert_eq!(named, rules.iter().map(|(id, _)| *id).collect());
+    for (id, rule) in rules {
+        let to: Vec<_> = list(&rule["Targets"])
+            .map(|to| target(&to["Arn"]))
+            .collect();
+        assert_eq!(to, [Some("NoticesQueue")], "{id}");
+    }
+    Ok(())
+}
+
+/// Samples of what AWS sends, and of the rules that let them through. Events that mean nothing may come through: the reader
+/// passes them over.
+#[test]
+fn each_event_that_matters_comes_by_one_rule() -> Result<()> {
+    const BY_NO_RULE: [&str; 7] = [
+        "block-delivered",
+        "cloudtrail-other",
+        "health-issue",
+        "health-other-service",
+        // As a page of the guide prints it; no event of EventBridge is without its detail-type.
+        "reservation-interruption-underscore",
+        "scheduled-event",
+        "state-running",
+    ];
+    let template = Template::read()?;
+    let mut samples = 0;
+    for file in fs::read_dir(repository().join("events/notice"))? {
+        let path = file?.path();
+        let name = path.file_stem().and_then(|name| name.to_str());
+        let name = name.context("a name")?;
+        let event: Value = serde_json::from_str(&fs::read_to_string(&path)?)?;
+        let rules = template.of_type("AWS::Events::Rule");
+        let by = rules.filter(|(_, rule)| matches(&rule["EventPattern"], &event));
+        let expected = usize::from(!BY_NO_RULE.contains(&name));
+        assert_eq!(by.count(), expected, "{name}");
+        samples += 1;
+    }
+    assert!(samples > 20, "{samples}");
+    Ok(())
+}
+
+/// Whether an event fits a pattern of exact values, the only ones used here (EventBridge user guide, "Event patterns").
+fn matches(pattern: &Value, event: &Value) -> bool {
+    match pattern {
+        Value::Object(fields) => fields.iter().all(|(key, of)| matches(of, &event[key])),
+        Value::Array(values) => {
+            assert!(values.iter().all(Value::is_string), "{pattern}");
+            values.contains(event)
+        }
+        other => panic!("no pattern: {other}"),
+    }
 }
 
 /// What the caps refuse and what the policy does not name is a site's mistake or somebody's attempt; a protected group needs

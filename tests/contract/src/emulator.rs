@@ -213,6 +213,14 @@ impl Ec2 for Emulated {
         self.ec2.find(tags).await
     }
 
+    async fn find_in_reservation(
+        &self,
+        reservation_id: &str,
+        tags: &BTreeMap<String, String>,
+    ) -> Result<Vec<InstanceSeen>, Fault> {
+        self.ec2.find_in_reservation(reservation_id, tags).await
+    }
+
     async fn terminate(&self, ids: &[InstanceId]) -> Terminated {
         self.ec2.terminate(ids).await
     }

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use spillway_control::ports::{InstanceWrite, PairingWrite};
 use spillway_control::record::Origin;
+use spillway_core::capacity::Pool;
+use spillway_core::config::CapacityKind;
 use spillway_core::name::{Generation, InstanceId, NodeGroupName, NodeName, RequestId};
 use spillway_core::pairing::{Event, LaunchKey, Pairing, Transition, Verdict};
 use spillway_core::usage::Owner;
@@ -54,6 +56,16 @@ pub fn origin() -> Origin {
         launch: launch_key(),
         node_group: NodeGroupName::new("cpu").expect("a name"),
         owner: Owner::default(),
+    }
+}
+
+/// Where they were launched.
+#[must_use]
+pub fn pool() -> Pool {
+    Pool {
+        capacity: CapacityKind::Spot,
+        instance_type: "c7i.large".to_owned(),
+        zone: "eu-central-1a".to_owned(),
     }
 }
 
@@ -120,6 +132,7 @@ pub fn pair(number: u32, expected_version: u64) -> PairingWrite {
         address: address(number),
         deadline_ms: DEADLINE_MS,
         origin: Some(origin()),
+        pool: Some(pool()),
     };
     PairingWrite {
         pairing: launched(number),

@@ -86,6 +86,14 @@ impl Ec2 for Cloud {
         Ok(String::new())
     }
 
+    async fn find_in_reservation(
+        &self,
+        _: &str,
+        _: &BTreeMap<String, String>,
+    ) -> Result<Vec<InstanceSeen>, Fault> {
+        unreachable!("nothing is looked for")
+    }
+
     async fn tag(&self, _: &[InstanceId], _: &BTreeMap<String, String>) -> Result<(), Fault> {
         unreachable!("reserving tags nothing")
     }

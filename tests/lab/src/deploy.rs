@@ -22,7 +22,14 @@ use crate::{
 };
 
 /// The functions of the template, each a binary of that name.
-pub const FUNCTIONS: [&str; 5] = ["launch", "terminate", "callback", "report", "sweep"];
+pub const FUNCTIONS: [&str; 6] = [
+    "launch",
+    "terminate",
+    "callback",
+    "report",
+    "notice",
+    "sweep",
+];
 
 /// Where `sam` puts the zips. Made by the lab, for `sam` would deploy a stack of its own to make one.
 const BUCKET: &str = "lab-artifacts";

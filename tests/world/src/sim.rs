@@ -12,6 +12,7 @@ mod campaign;
 mod client;
 mod cloud;
 mod coverage;
+mod events;
 mod executor;
 mod functions;
 mod machine;

@@ -8,7 +8,7 @@ use spillway_core::name::InstanceId;
 use spillway_core::plan::InstanceState;
 
 use super::call::Expression;
-use super::item::{number, origin_value, read_instance, text};
+use super::item::{map_value, number, read_instance, text};
 use super::records::expires_at_s;
 use super::{CALLS_AT_ONCE, DynamoTable};
 
@@ -30,7 +30,7 @@ impl DynamoTable {
         ids: &[InstanceId],
         origin: &Origin,
     ) -> Result<(), Fault> {
-        let origin = origin_value(origin)?;
+        let origin = map_value(origin)?;
         self.mark(ids, |id| Expression {
             update: Some(
                 "SET #kind = :kind, instance_id = :id, #state = :released, \

@@ -8,7 +8,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use spillway_control::fault::{Fault, FaultKind};
-use spillway_control::record::{InstanceRecord, Origin};
+use spillway_control::record::InstanceRecord;
 use spillway_core::name::{ClusterName, Generation, InstanceId, NodeName, RequestId};
 use spillway_core::pairing::{DueUpdate, LaunchKey, Leaving, Pairing, PairingState, Step};
 
@@ -212,9 +212,9 @@ fn shard_of(node: &NodeName) -> u32 {
     hash % SHARDS
 }
 
-/// An instance's origin as an attribute.
-pub(super) fn origin_value(origin: &Origin) -> Result<AttributeValue, Fault> {
-    Ok(AttributeValue::M(to_item(origin)?))
+/// A record as one attribute.
+pub(super) fn map_value(record: &impl Serialize) -> Result<AttributeValue, Fault> {
+    Ok(AttributeValue::M(to_item(record)?))
 }
 
 /// A string attribute.

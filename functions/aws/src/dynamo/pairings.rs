@@ -14,7 +14,7 @@ use spillway_core::name::{InstanceId, NodeName};
 use spillway_core::pairing::Pairing;
 
 use super::call::{Expression, SERVICE, invalid, pause};
-use super::item::{KEY, NodeItem, malformed, number, origin_value, read_node, read_text, text};
+use super::item::{KEY, NodeItem, malformed, map_value, number, read_node, read_text, text};
 use super::records::version_is;
 use super::{CALLS_AT_ONCE, DynamoTable};
 use crate::classify;
@@ -24,6 +24,15 @@ const MAX_TRANSACTION_WRITES: usize = 50;
 /// How often what one transaction left open is tried again.
 const MAX_ROUNDS: u32 = 8;
 const OPERATION: &str = "TransactWriteItems";
+
+/// What a pairing writes into an instance's item: of an instance that has one, of a new one, and of a new one of which it
+/// is known where it was launched.
+const PAIR: &str = "SET #kind = :kind, instance_id = :id, #state = :paired, #node = :node, #generation = :generation, \
+     address = :address, deadline_ms = :deadline";
+const PAIR_FROM: &str = "SET #kind = :kind, instance_id = :id, #state = :paired, #node = :node, #generation = :generation, \
+     address = :address, deadline_ms = :deadline, origin = :origin";
+const PAIR_FROM_POOL: &str = "SET #kind = :kind, instance_id = :id, #state = :paired, #node = :node, \
+     #generation = :generation, address = :address, deadline_ms = :deadline, origin = :origin, #pool = :pool";
 
 impl DynamoTable {
     pub(super) async fn read_pairings(
@@ -303,39 +312,39 @@ fn instance_change(write: &PairingWrite, instance: &InstanceWrite) -> Result<Exp
             address,
             deadline_ms,
             origin,
-        } => Expression {
-            update: Some(if origin.is_some() {
-                "SET #kind = :kind, instance_id = :id, #state = :paired, #node = :node, #generation = :generation, \
-                 address = :address, deadline_ms = :deadline, origin = :origin"
-            } else {
-                "SET #kind = :kind, instance_id = :id, #state = :paired, #node = :node, #generation = :generation, \
-                 address = :address, deadline_ms = :deadline"
-            }),
-            condition: Some("attribute_not_exists(pk) OR #state = :paired"),
-            names: vec![
-                ("#kind", "kind"),
-                ("#state", "state"),
-                ("#node", "node"),
-                ("#generation", "generation"),
-            ],
-            values: [
-                (":kind", text("instance")),
-                (":id", text(instance_id.as_str())),
-                (":paired", text("paired")),
-                (":node", text(write.pairing.node.as_str())),
-                (":generation", generation),
-                (":address", text(address.to_string())),
-                (":deadline", number(*deadline_ms)),
-            ]
-            .into_iter()
-            .chain(
-                origin
-                    .as_ref()
-                    .map(|origin| Ok((":origin", origin_value(origin)?)))
-                    .transpose()?,
-            )
-            .collect(),
-        },
+            pool,
+        } => {
+            let mut change = Expression {
+                update: Some(PAIR),
+                condition: Some("attribute_not_exists(pk) OR #state = :paired"),
+                names: vec![
+                    ("#kind", "kind"),
+                    ("#state", "state"),
+                    ("#node", "node"),
+                    ("#generation", "generation"),
+                ],
+                values: vec![
+                    (":kind", text("instance")),
+                    (":id", text(instance_id.as_str())),
+                    (":paired", text("paired")),
+                    (":node", text(write.pairing.node.as_str())),
+                    (":generation", generation),
+                    (":address", text(address.to_string())),
+                    (":deadline", number(*deadline_ms)),
+                ],
+            };
+            if let Some(origin) = origin {
+                change.update = Some(PAIR_FROM);
+                change.values.push((":origin", map_value(origin)?));
+            }
+            if let (Some(_), Some(pool)) = (origin, pool) {
+                change.update = Some(PAIR_FROM_POOL);
+                // A word of DynamoDB's own.
+                change.names.push(("#pool", "pool"));
+                change.values.push((":pool", map_value(pool)?));
+            }
+            change
+        }
         InstanceWrite::Release(instance_id) => Expression {
             update: Some("SET #kind = :kind, instance_id = :id, #state = :released"),
             condition: Some("attribute_not_exists(pk) OR #state <> :terminated"),

@@ -2,9 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use spillway_core::capacity::Pool;
+use spillway_core::config::CapacityKind;
 use spillway_core::name::InstanceId;
 
 use crate::fault::{Fault, FaultKind};
+use crate::ports::InstanceSeen;
 use crate::record::{AttemptRecord, LaunchAnswer};
 
 /// What the attempts so far have brought.
@@ -12,8 +15,8 @@ use crate::record::{AttemptRecord, LaunchAnswer};
 pub(super) struct History {
     /// All that was ever launched for the chunk.
     pub instances: BTreeSet<InstanceId>,
-    /// How many by which capacity kind.
-    by_kind: BTreeMap<&'static str, usize>,
+    /// By which capacity kind each.
+    kinds: BTreeMap<InstanceId, CapacityKind>,
     /// Why not more: capacity kind and code, and EC2's words for it.
     shortages: Vec<(String, String)>,
     /// Number of the next attempt.
@@ -31,7 +34,7 @@ impl Default for History {
     fn default() -> Self {
         Self {
             instances: BTreeSet::new(),
-            by_kind: BTreeMap::new(),
+            kinds: BTreeMap::new(),
             shortages: Vec::new(),
             next_attempt: 1,
             next_round: 0,
@@ -52,8 +55,10 @@ impl History {
             ..
         } = answer;
         self.instances.extend(instances.iter().cloned());
-        let capacity = record.call.recipe.capacity.as_str();
-        *self.by_kind.entry(capacity).or_default() += instances.len();
+        let kind = record.call.recipe.capacity;
+        let of_kind = instances.iter().map(|id| (id.clone(), kind));
+        self.kinds.extend(of_kind);
+        let capacity = kind.as_str();
         for Fault { code, message, .. } in shortages.iter().map(|shortage| &shortage.fault) {
             let code = format!("{capacity}: {code}");
             if !self.shortages.iter().any(|(known, _)| *known == code) {
@@ -98,10 +103,20 @@ impl History {
 
     /// Such as `3 spot and 2 on-demand`.
     pub fn launched(&self) -> String {
-        let counts = self.by_kind.iter().filter(|(_, count)| **count > 0);
-        let counts: Vec<String> = counts
-            .map(|(kind, count)| format!("{count} {kind}"))
-            .collect();
-        counts.join(" and ")
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for kind in self.kinds.values() {
+            *counts.entry(kind.as_str()).or_default() += 1;
+        }
+        let counts = counts.iter().map(|(kind, count)| format!("{count} {kind}"));
+        counts.collect::<Vec<_>>().join(" and ")
+    }
+
+    /// Where an instance was launched; none if no attempt's answer names it.
+    pub fn pool(&self, seen: &InstanceSeen) -> Option<Pool> {
+        Some(Pool {
+            capacity: *self.kinds.get(&seen.instance_id)?,
+            instance_type: seen.instance_type.clone(),
+            zone: seen.zone.clone(),
+        })
     }
 }

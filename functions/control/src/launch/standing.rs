@@ -11,7 +11,7 @@ use super::chunk::Work;
 use super::gang::Gathered;
 use super::history::History;
 use super::note;
-use crate::pairings::{Applied, apply_of, ask_termination};
+use crate::pairings::{Applied, Source, apply_of, ask_termination};
 use crate::ports::{Clock, Ec2, InstanceSeen, Queues, Table};
 use crate::record::InstanceRecord;
 use crate::tally::Tally;
@@ -124,10 +124,17 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
             };
             Some((node.clone(), event))
         });
-        let origin = |node: &NodeName| Some(self.origin(self.owner(node)));
-        let applied = apply_of(self.control, events.collect(), origin).await?;
+        let instances: BTreeMap<&NodeName, &InstanceSeen> =
+            now.iter().zip(free.ready.iter().copied()).collect();
+        let source = |node: &NodeName| Source {
+            origin: Some(self.origin(self.owner(node))),
+            pool: instances.get(node).and_then(|seen| history.pool(seen)),
+        };
+        let applied = apply_of(self.control, events.collect(), source).await?;
         let over = applied.into_iter().filter_map(|applied| {
-            let Applied { node, transition } = applied;
+            let Applied {
+                node, transition, ..
+            } = applied;
             Some((transition.release?, self.owner(&node)))
         });
         let over: BTreeMap<InstanceId, &Owner> = over.collect();

@@ -10,7 +10,7 @@ use spillway_core::plan::InstanceState;
 use super::promises;
 use crate::sample::{
     DEADLINE_MS, acknowledged, address, admit, free, generation, instance, launched, node, origin,
-    pair, request, requested,
+    pair, pool, request, requested,
 };
 
 /// All of it, on a table in which no node is known.
@@ -109,6 +109,7 @@ async fn a_pair_sets_its_instance_and_leaves_the_origin_where_it_names_none<T: T
         deadline_ms: Some(DEADLINE_MS),
         origin: Some(origin()),
         held: None,
+        pool: Some(pool()),
         unknown_since_ms: None,
     };
     assert_eq!(item(table, instance(211)).await, Some(expected.clone()));
@@ -117,6 +118,7 @@ async fn a_pair_sets_its_instance_and_leaves_the_origin_where_it_names_none<T: T
         address: address(212),
         deadline_ms: DEADLINE_MS + 1,
         origin: None,
+        pool: None,
     };
     let again = PairingWrite {
         instance: Some(later),

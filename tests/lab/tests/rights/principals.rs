@@ -22,6 +22,7 @@ pub enum Principal {
     Terminate,
     Callback,
     Report,
+    Notice,
     /// Our instance [`Setting::ours`].
     BurstNode,
     /// Somebody who got a session of the burst nodes' role without being an instance.
@@ -40,13 +41,14 @@ pub enum Principal {
 
 impl Principal {
     /// Those that the template is for.
-    pub const OF_THE_TEMPLATE: [Self; 7] = [
+    pub const OF_THE_TEMPLATE: [Self; 8] = [
         Self::HeadNode,
         Self::Operator,
         Self::Launch,
         Self::Terminate,
         Self::Callback,
         Self::Report,
+        Self::Notice,
         Self::BurstNode,
     ];
 
@@ -59,6 +61,7 @@ impl Principal {
             Self::Terminate => "terminate",
             Self::Callback => "callback",
             Self::Report => "report",
+            Self::Notice => "notice",
             Self::BurstNode => "burst node",
             Self::NoInstance => "no instance",
             Self::Reader => "reader",
@@ -97,6 +100,7 @@ pub async fn credentials(lab: &Lab, setting: &Setting) -> BTreeMap<Principal, Cr
         (Principal::Terminate, "terminate"),
         (Principal::Callback, "callback"),
         (Principal::Report, "report"),
+        (Principal::Notice, "notice"),
     ] {
         who.insert(principal, function_role(lab, &root, function).await);
     }

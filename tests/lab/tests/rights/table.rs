@@ -113,6 +113,7 @@ pub fn rows(setting: &Setting) -> Vec<Row> {
         functions::terminate(setting),
         functions::callback(setting),
         functions::report(setting),
+        functions::notice(setting),
         nodes::burst_node(setting),
         nodes::burst_node_secrets(setting),
         nodes::others(setting),

@@ -8,6 +8,7 @@ mod faults;
 mod joining;
 mod leaving;
 mod looks;
+mod notices;
 mod once;
 mod orders;
 mod releases;

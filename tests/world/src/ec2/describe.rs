@@ -28,6 +28,7 @@ pub(super) const INSTANCE_FILTERS: &[&str] = &[
     "instance-lifecycle",
     "spot-instance-request-id",
     "reservation-id",
+    "capacity-reservation-id",
     "owner-id",
     "launch-time",
     "architecture",
@@ -317,6 +318,7 @@ impl Ec2 {
             }
             "spot-instance-request-id" => return list(i.spot_request_id.clone()),
             "reservation-id" => i.reservation_id.clone(),
+            "capacity-reservation-id" => return list(i.capacity_reservation_id.clone()),
             "owner-id" | "network-interface.owner-id" => self.settings.account.clone(),
             "launch-time" => format!("{:.3}", timestamp(i.launched_at_ms)),
             "architecture" => {

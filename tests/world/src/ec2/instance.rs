@@ -141,6 +141,8 @@ pub struct Instance {
     pub launch: LaunchTemplateData,
     /// Spot: the notice given, if any.
     pub interruption: Option<Interruption>,
+    /// `cr-…` of the capacity reservation or block that it runs in.
+    pub capacity_reservation_id: Option<String>,
     /// When a rebalance was recommended.
     pub rebalance_at_ms: Option<u64>,
     /// What stands on its console.

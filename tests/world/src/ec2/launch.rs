@@ -293,6 +293,7 @@ impl Ec2 {
             network_interface_tags: recipe.data.tags_for("network-interface"),
             launch: recipe.data.clone(),
             interruption: None,
+            capacity_reservation_id: None,
             rebalance_at_ms: None,
             console: String::new(),
             is_impaired: false,

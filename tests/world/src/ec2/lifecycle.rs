@@ -261,6 +261,14 @@ impl Ec2 {
         Ok(interruption)
     }
 
+    /// An instance runs in a capacity reservation from now on. Which one a launch would have chosen the model does not
+    /// know.
+    pub fn place_in_reservation(&mut self, instance_id: &str, reservation_id: &str) {
+        if let Some(instance) = self.instances.get_mut(instance_id) {
+            instance.capacity_reservation_id = Some(reservation_id.to_owned());
+        }
+    }
+
     /// EC2 recommends to rebalance a spot instance. Nothing happens to it.
     pub fn recommend_rebalance(&mut self, now_ms: u64, instance_id: &str) -> Ec2Result<()> {
         self.advance(now_ms);

@@ -9,6 +9,7 @@ use spillway_core::config::Policy;
 use spillway_core::message::Message;
 use spillway_core::name::ClusterName;
 
+use super::coverage::Coverage;
 use super::executor::{TaskId, Tasks};
 use super::port::Port;
 use super::queue::{Body, VISIBILITY_MS};
@@ -154,6 +155,12 @@ impl Port {
         act(&mut self.shared.lock().cloud.ec2)
     }
 
+    /// How often what was called so far.
+    #[must_use]
+    pub fn coverage(&self) -> Coverage {
+        self.shared.lock().coverage.clone()
+    }
+
     /// The policy that the table has.
     #[must_use]
     pub fn pushed_policy(&self) -> Policy {
@@ -167,6 +174,6 @@ fn text(body: Body, cluster: &ClusterName) -> String {
         Body::Resume(body) => Message::new(cluster, body).to_json(),
         Body::Suspend(body) => Message::new(cluster, body).to_json(),
         Body::Report(body) => Message::new(cluster, body).to_json(),
-        Body::Envelope(sealed) => sealed,
+        Body::Envelope(text) | Body::Notice(text) => text,
     }
 }

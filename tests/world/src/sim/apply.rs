@@ -139,10 +139,14 @@ impl World {
             if let Some(history) = &mut self.client.history[node] {
                 history.applied = history.applied.max(update.number);
             }
-            match (outcome, address) {
-                (Verdict::Apply, Some(address)) => self.slurm.nodes[node].address = Some(address),
-                (Verdict::Apply, None) => failing.push(node),
-                _ => {}
+            if outcome != Verdict::Apply {
+                continue;
+            }
+            match &update.action {
+                UpdateAction::Address { .. } => self.slurm.nodes[node].address = address,
+                UpdateAction::Fail { .. } | UpdateAction::Recover { .. } => failing.push(node),
+                UpdateAction::Drain { .. } => self.drain(node),
+                UpdateAction::Requeue { .. } => self.requeue(node),
             }
         }
         if !failing.is_empty() {
@@ -171,6 +175,9 @@ impl World {
             (Power::Down | Power::PoweringDown, _) => Verdict::Stale("it is let go"),
             (_, Some(address)) if row.address == Some(address) => Verdict::AlreadySo,
             (Power::Up, Some(_)) => Verdict::Stale("it has joined at another address"),
+            (Power::PoweringUp(_), None) if !matches!(update.action, UpdateAction::Fail { .. }) => {
+                Verdict::Stale("it has not joined yet")
+            }
             _ => Verdict::Apply,
         }
     }

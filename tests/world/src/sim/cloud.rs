@@ -37,6 +37,8 @@ pub(crate) struct Cloud {
     pub held: BTreeSet<String>,
     /// What was asked of it, and how often it said that it was asked too fast.
     pub asked: Asked,
+    /// Instances of whose end EventBridge has told nobody.
+    pub ended_untold: BTreeSet<String>,
     /// When EC2's own time is looked at next.
     look_ms: Option<u64>,
 }
@@ -75,6 +77,7 @@ impl Cloud {
             stray: BTreeSet::new(),
             held: BTreeSet::new(),
             asked: Asked::default(),
+            ended_untold: BTreeSet::new(),
             look_ms: None,
         }
     }
@@ -144,6 +147,7 @@ impl World {
     pub(crate) fn cloud_moved(&mut self, call: Option<&LaunchCall>) {
         let mut new = Vec::new();
         for event in self.cloud.ec2.take_events() {
+            self.event_bridge(&event);
             let ec2::Ec2Event::StateChange(change) = event else {
                 continue;
             };
@@ -411,6 +415,22 @@ impl Ec2 for Port {
             .chain(tags.keys().map(String::as_str));
         let request = ec2::DescribeInstances {
             filters: keys.filter_map(filter).collect(),
+            ..ec2::DescribeInstances::default()
+        };
+        self.look(Call::Find, &request).await
+    }
+
+    async fn find_in_reservation(
+        &self,
+        reservation_id: &str,
+        tags: &BTreeMap<String, String>,
+    ) -> Result<Vec<InstanceSeen>, Fault> {
+        let by_tags = tags
+            .iter()
+            .map(|(key, value)| ec2::Filter::new(&format!("tag:{key}"), &[value]));
+        let by_reservation = ec2::Filter::new("capacity-reservation-id", &[reservation_id]);
+        let request = ec2::DescribeInstances {
+            filters: by_tags.chain([by_reservation]).collect(),
             ..ec2::DescribeInstances::default()
         };
         self.look(Call::Find, &request).await

@@ -47,6 +47,13 @@ impl Coverage {
         add(&mut self.called, &other.called);
     }
 
+    /// How often calls were made whose names begin so, such as `ec2.` or `table.instances`.
+    #[must_use]
+    pub fn calls(&self, prefix: &str) -> u64 {
+        let calls = Call::ALL.iter().filter(|c| c.as_str().starts_with(prefix));
+        calls.map(|call| self.called[*call as usize]).sum()
+    }
+
     /// How often anything went wrong.
     #[must_use]
     pub fn total(&self) -> u64 {

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::stream::{self, StreamExt};
 use spillway_control::deliver::deliver;
 use spillway_control::launch::{Budget, LaunchError, launch};
+use spillway_control::notice::notices;
 use spillway_control::ports::{Clock, Control};
 use spillway_control::report::{ReportError, report};
 use spillway_control::roads::Roads;
@@ -13,12 +14,13 @@ use spillway_control::sweep::sweep;
 use spillway_control::terminate::{TerminateError, terminate};
 use spillway_core::message::SweepOrder;
 use spillway_core::name::NodeName;
+use spillway_core::notice::Notice;
 
 use super::executor::{Task, TaskId};
 use super::names::{Call, Trouble};
 use super::port::Port;
 use super::queue::{Body, Message};
-use super::world::{Due, REPORTS, RESUME, SUSPEND, Shared, World};
+use super::world::{Due, NOTICES, REPORTS, RESUME, SUSPEND, Shared, World};
 
 /// The template's time-out of every function.
 const TIMEOUT_MS: u64 = 60_000;
@@ -41,6 +43,7 @@ pub(crate) enum Function {
     Launch,
     Terminate,
     Report,
+    Notice,
 }
 
 impl Function {
@@ -50,6 +53,7 @@ impl Function {
             RESUME => Some(Self::Launch),
             SUSPEND => Some(Self::Terminate),
             REPORTS => Some(Self::Report),
+            NOTICES => Some(Self::Notice),
             _ => None,
         }
     }
@@ -59,13 +63,14 @@ impl Function {
             Self::Launch => RESUME,
             Self::Terminate => SUSPEND,
             Self::Report => REPORTS,
+            Self::Notice => NOTICES,
         }
     }
 
     /// The template's `MaximumConcurrency`.
     fn most_at_once(self) -> usize {
         match self {
-            Self::Launch | Self::Report => 10,
+            Self::Launch | Self::Report | Self::Notice => 10,
             Self::Terminate => 5,
         }
     }
@@ -196,6 +201,7 @@ impl World {
                 clock: port,
             };
             let task: Task = match work {
+                Work::Messages(Function::Notice, batch) => Box::pin(events(control, batch)),
                 Work::Messages(_, batch) => Box::pin(messages(control, batch)),
                 Work::Changes(shard, nodes) => {
                     Box::pin(changes(control, self.setting.commands, shard, nodes))
@@ -219,6 +225,35 @@ async fn messages(control: Sight, batch: Vec<Message>) {
         .await;
     let done: Vec<u64> = outcomes.into_iter().flatten().collect();
     let port = &control.clock;
+    port.shared.lock().answered(port.task, &done);
+}
+
+/// A batch of events, as `functions/runtime` has it: as a whole, and where that fails each by itself.
+async fn events(control: Sight, batch: Vec<Message>) {
+    let port = &control.clock;
+    let read = batch.iter().filter_map(|message| {
+        let Body::Notice(text) = &message.body else {
+            return None;
+        };
+        let notice = Notice::parse(text).expect("an event that AWS would send");
+        Some((message.id, notice))
+    });
+    let read: Vec<(u64, Notice)> = read.collect();
+    let whole = read.iter().map(|(_, notice)| notice.clone()).collect();
+    let mut done: Vec<u64> = Vec::new();
+    if notices(&control, port, whole).await.is_ok() {
+        done.extend(read.iter().map(|(id, _)| id));
+    } else {
+        for (id, notice) in read {
+            match notices(&control, port, vec![notice]).await {
+                Ok(_) => done.push(id),
+                Err(fault) => {
+                    let world = port.shared.lock();
+                    world.tell(|| format!("   message {id} failed: {fault}"));
+                }
+            }
+        }
+    }
     port.shared.lock().answered(port.task, &done);
 }
 
@@ -281,7 +316,7 @@ async fn use_case(control: &Sight, message: &Message, budget: Budget) -> Result<
                 _ => Failure::Lasting(error.to_string()),
             })
         }
-        Body::Envelope(_) => Ok(()),
+        Body::Envelope(_) | Body::Notice(_) => Ok(()),
     }
 }
 

@@ -73,6 +73,8 @@ words! {
         SuspendQueue = "suspend queue",
         ReportsQueue = "reports queue",
         UpdatesQueue = "updates queue",
+        NoticesQueue = "notices queue",
+        EventBridge = "EventBridge",
         Stream = "stream",
         Command = "run command",
         ResumeProgram = "ResumeProgram",
@@ -138,7 +140,7 @@ impl Call {
     /// How many times as likely as another a fault is at this call: so that what happens seldom is struck too.
     pub(crate) fn weight(self) -> f64 {
         match self {
-            Self::ReleaseUnpaired => 8.0,
+            Self::ReleaseUnpaired | Self::EventBridge => 8.0,
             Self::NoteUnknown | Self::Console | Self::Hold | Self::ReleaseOrphan => 40.0,
             Self::Boot | Self::Now | Self::NodesWithUpdateDue | Self::Launch => 4.0,
             _ => 1.0,
@@ -256,9 +258,12 @@ impl Trouble {
                 T::CrashAfter,
             ],
             C::Now => &[T::Skewed],
-            C::ResumeQueue | C::SuspendQueue | C::ReportsQueue | C::UpdatesQueue => {
-                &[T::Duplicated, T::Delayed]
-            }
+            C::ResumeQueue
+            | C::SuspendQueue
+            | C::ReportsQueue
+            | C::UpdatesQueue
+            | C::NoticesQueue => &[T::Duplicated, T::Delayed],
+            C::EventBridge => &[T::Lost],
             C::Stream => &[T::Lost, T::Reordered, T::Duplicated, T::Slow],
             C::Command => &[T::Lost, T::Slow],
             C::ResumeProgram => &[T::Repeated],

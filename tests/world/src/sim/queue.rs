@@ -17,6 +17,8 @@ pub(crate) enum Body {
     Suspend(SuspendQueueBody),
     Report(ReportBody),
     Envelope(String),
+    /// An event, as EventBridge delivers it.
+    Notice(String),
 }
 
 /// A message in a queue.

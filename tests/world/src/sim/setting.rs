@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use spillway_core::config::{
-    CapacityKind, Limits, NodeGroup, NodeGroups, NoticePolicy, OnDemandAllocation, OwnerLimits,
-    POLICY_VERSION, PartitionPolicy, Policy, Strategy, Subnet, SweepPolicy,
+    CapacityKind, Limits, NodeGroup, NodeGroups, NoticeAction, NoticePolicy, OnDemandAllocation,
+    OwnerLimits, POLICY_VERSION, PartitionPolicy, Policy, Strategy, Subnet, SweepPolicy,
 };
 use spillway_core::hostlist::Hostlist;
 use spillway_core::name::{
@@ -276,9 +276,20 @@ fn partition(rng: &mut fastrand::Rng, name: &str) -> (PartitionName, PartitionPo
     let policy = PartitionPolicy {
         strategy,
         limits,
-        notices: NoticePolicy::default(),
+        notices: notice_policy(&mut fork(rng, 2)),
     };
     (name, policy)
+}
+
+fn notice_policy(rng: &mut fastrand::Rng) -> NoticePolicy {
+    use NoticeAction::{Drain, Ignore, Requeue};
+    let actions = [Ignore, Drain, Requeue, Requeue];
+    NoticePolicy {
+        interruption: *pick(rng, &actions),
+        rebalance: *pick(rng, &actions),
+        requeue_before_seconds: rng.u32(5..=120),
+        ..NoticePolicy::default()
+    }
 }
 
 fn forced(rng: &mut fastrand::Rng) -> BTreeSet<u64> {

@@ -32,6 +32,8 @@ pub(crate) struct Node {
     /// The instance whose slurmd registered last.
     pub instance: Option<String>,
     pub job: Option<usize>,
+    /// No new job starts on it.
+    pub drains: bool,
     /// When it has idled for `SuspendTime`.
     idle_until_ms: u64,
     /// Timers of an earlier stand of the node mean nothing.
@@ -103,6 +105,7 @@ impl Slurm {
             address: None,
             instance: None,
             job: None,
+            drains: false,
             idle_until_ms: 0,
             epoch: 0,
         };
@@ -178,6 +181,7 @@ impl Slurm {
         node.epoch += 1;
         if power != Power::Up {
             node.instance = None;
+            node.drains = false;
         }
         if matches!(power, Power::Down) {
             node.address = None;
@@ -225,7 +229,8 @@ impl World {
 
     fn choose(&mut self, group: usize, need: usize) -> Option<Vec<usize>> {
         let free = |node: &Node| {
-            node.group == group && node.job.is_none() && node.power != Power::PoweringDown
+            let is_free = node.job.is_none() && !node.drains;
+            node.group == group && is_free && node.power != Power::PoweringDown
         };
         let mut nodes = self.slurm.nodes_that(free);
         if nodes.len() < need {
@@ -260,6 +265,17 @@ impl World {
             self.lose_job(*node);
         }
         self.power_down(&nodes);
+    }
+
+    /// `scontrol update State=DRAIN`.
+    pub(crate) fn drain(&mut self, node: usize) {
+        self.slurm.nodes[node].drains = true;
+    }
+
+    /// `scontrol requeue` of what runs on a node, drained before.
+    pub(crate) fn requeue(&mut self, node: usize) {
+        self.drain(node);
+        self.lose_job(node);
     }
 
     fn power_down(&mut self, nodes: &[usize]) {

@@ -104,6 +104,7 @@ impl Records {
                 address,
                 deadline_ms,
                 origin,
+                pool,
             } => {
                 let item = self.item(instance_id, InstanceState::Paired);
                 item.state = InstanceState::Paired;
@@ -112,6 +113,7 @@ impl Records {
                 item.address = Some(*address);
                 item.deadline_ms = Some(*deadline_ms);
                 item.origin = origin.clone().or(item.origin.take());
+                item.pool = pool.clone().or(item.pool.take());
                 let paired = self.paired.entry(pairing.node.clone()).or_default();
                 paired.insert(instance_id.clone());
             }
@@ -147,6 +149,7 @@ impl Records {
             deadline_ms: None,
             origin: None,
             held: None,
+            pool: None,
             unknown_since_ms: None,
         };
         self.instances.entry(id.clone()).or_insert_with(new)

@@ -103,6 +103,8 @@ pub(crate) struct Watch {
     joined: BTreeSet<(InstanceId, Generation)>,
     deadlines: BTreeSet<(u64, NodeName, Generation)>,
     launched: u32,
+    /// Instances of whose end EventBridge has told.
+    pub ended: BTreeSet<String>,
 }
 
 impl World {
@@ -170,6 +172,7 @@ impl World {
             .is_wanted(left)
             .is_some_and(|generation| generation == old.generation)
             && matches!(old.state, PairingState::Ready { .. })
+            && self.cloud.live.contains_key(left.as_str())
         {
             let what = format!("{node} is up on {left}, which is let go");
             self.violate(WANTED, about.to_vec(), what);

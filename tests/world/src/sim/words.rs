@@ -99,6 +99,7 @@ pub(crate) fn body(body: &Body) -> String {
         }
         Body::Report(body) => report(body),
         Body::Envelope(_) => "an envelope".to_owned(),
+        Body::Notice(event) => event.clone(),
     }
 }
 

@@ -89,7 +89,7 @@ pub(crate) struct World {
     /// Calls that could have failed so far.
     calls: u64,
     pub records: Records,
-    pub queues: [Queue; 4],
+    pub queues: [Queue; 5],
     pub stream: Stream,
     pub cloud: Cloud,
     pub slurm: Slurm,
@@ -110,9 +110,10 @@ pub(crate) const RESUME: usize = 0;
 pub(crate) const SUSPEND: usize = 1;
 pub(crate) const REPORTS: usize = 2;
 pub(crate) const UPDATES: usize = 3;
+pub(crate) const NOTICES: usize = 4;
 
 /// The template's maxReceiveCount, in that order.
-pub(crate) const MAX_RECEIVES: [u32; 4] = [5, 100, 5, 10];
+pub(crate) const MAX_RECEIVES: [u32; 5] = [5, 100, 5, 10, 5];
 
 impl World {
     pub(crate) fn new(seed: u64, told: bool) -> Self {
@@ -219,6 +220,7 @@ impl World {
             Call::SuspendQueue,
             Call::ReportsQueue,
             Call::UpdatesQueue,
+            Call::NoticesQueue,
         ][queue];
         let trouble = self.strike(call, false);
         let mut delay_ms = delay_seconds.min(spillway_control::ports::MAX_DELAY_SECONDS) * 1000;

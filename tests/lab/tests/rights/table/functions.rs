@@ -3,8 +3,10 @@
 use serde_json::{Value, json};
 
 use super::{Expected, Row, asked, but, may, only};
-use crate::principals::Principal::{Callback, HeadNode, Launch, Owner, Report, Terminate};
-use crate::requests::{command, due, item, put, receive, run, secret, send, tagged, terminated};
+use crate::principals::Principal::{Callback, HeadNode, Launch, Notice, Owner, Report, Terminate};
+use crate::requests::{
+    command, describe, due, item, put, receive, run, secret, send, tagged, terminated,
+};
 use crate::setting::Setting;
 
 pub(super) fn terminate(s: &Setting) -> Vec<Row> {
@@ -165,6 +167,64 @@ pub(super) fn report(s: &Setting) -> Vec<Row> {
             "read the signing key",
             "ssm:GetParameter",
             secret(&s.signing_key()),
+        ),
+    ]
+}
+
+pub(super) fn notice(s: &Setting) -> Vec<Row> {
+    vec![
+        may(Notice, "receive notices", receive(s, "Notices")),
+        may(Notice, "set a timer", send(s, "Reports")),
+        may(Notice, "ask for a termination", send(s, "Suspend")),
+        may(
+            Notice,
+            "change a record",
+            put(s, "NODE#of-the-rights-table"),
+        ),
+        may(Notice, "look at instances", describe()),
+        only(
+            Terminate,
+            Notice,
+            "terminate",
+            "ec2:TerminateInstances",
+            terminated(&[&s.doomed]),
+        ),
+        only(Launch, Notice, "launch", "ec2:RunInstances", run(s)),
+        only(
+            Callback,
+            Notice,
+            "send updates",
+            "sqs:sendmessage",
+            send(s, "Updates"),
+        ),
+        // EventBridge alone fills the queue: nobody else can make a node drain by it.
+        only(
+            Owner,
+            HeadNode,
+            "say that an instance goes",
+            "sqs:sendmessage",
+            send(s, "Notices"),
+        ),
+        only(
+            Owner,
+            Notice,
+            "send itself a notice",
+            "sqs:sendmessage",
+            send(s, "Notices"),
+        ),
+        only(
+            Callback,
+            Notice,
+            "read the signing key",
+            "ssm:GetParameter",
+            secret(&s.signing_key()),
+        ),
+        only(
+            Report,
+            Notice,
+            "look for what is due",
+            "dynamodb:Query",
+            due(s),
         ),
     ]
 }

@@ -65,7 +65,8 @@ impl World {
     }
 
     /// An update whose change the stream lost stays untold until a sweep or an agent's hello finds it: that, and what
-    /// Slurm does not know because of it, is no violation while there is no sweep.
+    /// Slurm does not know because of it, is no violation while there is no sweep. Nor is an instance's end of which
+    /// every event was lost.
     fn watch_end_of_nodes(&mut self) {
         let nodes: Vec<NodeName> = self
             .slurm
@@ -90,7 +91,11 @@ impl World {
             }
             let node = &self.slurm.nodes[index];
             let runs = |id: &String| self.cloud.live.contains_key(id);
-            if node.power == Power::Up && !node.instance.as_ref().is_some_and(runs) {
+            let untold = |id: &String| self.cloud.ended_untold.contains(id);
+            if node.power == Power::Up
+                && !node.instance.as_ref().is_some_and(runs)
+                && !node.instance.as_ref().is_some_and(untold)
+            {
                 let what = format!(
                     "Slurm holds {name} up, and {:?} does not run",
                     node.instance
