@@ -31,10 +31,12 @@ fn is_step(process: &Path) -> bool {
     if program.trim_end() != STEP_PROGRAM {
         return false;
     }
+    // Empty for one that has ended and that nobody has asked about.
     let line = std::fs::read(process.join("cmdline")).unwrap_or_default();
-    !line
-        .split(|&byte| byte == 0)
-        .any(|word| word == SCOPE_KEEPER.as_bytes())
+    !line.is_empty()
+        && !line
+            .split(|&byte| byte == 0)
+            .any(|word| word == SCOPE_KEEPER.as_bytes())
 }
 
 #[cfg(test)]
@@ -56,6 +58,7 @@ mod tests {
         add("1", "systemd", "/sbin/init");
         add("20", "slurmd", "/usr/sbin/slurmd -b");
         add("21", "slurmstepd", "/usr/sbin/slurmstepd infinity");
+        add("23", "slurmstepd", "");
         assert!(!is_any_running_in(proc.path()));
         add("22", "slurmstepd", "slurmstepd: [7.batch]");
         assert!(is_any_running_in(proc.path()));

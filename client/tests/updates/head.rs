@@ -49,7 +49,7 @@ idle() {
 }
 requeue() {
     for job in $(echo $1 | tr , ' '); do
-        sed -i "/^[^ ]* $job /d" $here/running
+        sed -i "/^[^ ]* $job\(+[0-9]*\)\? /d" $here/running
     done
 }
 reserve() {
