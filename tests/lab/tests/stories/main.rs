@@ -16,3 +16,4 @@ mod roads;
 mod secrets;
 mod support;
 mod sweep;
+mod wedged;
