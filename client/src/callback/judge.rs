@@ -228,113 +228,117 @@ mod tests {
         }
     }
 
+    const APPLY: &str = "apply";
+    const STALE: &str = "stale";
+    const OURS: &str = "spillway: spot";
+    const HIS: &str = "disk";
+    const DOWN: &str = "Not responding";
+
+    /// State, address and reason; then what becomes of address, fail, drain, requeue and recover.
+    const BY_STATE: [(&str, &str, &str, [&str; 5]); 17] = [
+        (COMING, "cloud1", "", [APPLY, APPLY, APPLY, APPLY, STALE]),
+        (
+            "MIXED+CLOUD+POWERING_UP",
+            "10.0.0.9",
+            "",
+            [APPLY, APPLY, APPLY, APPLY, STALE],
+        ),
+        (
+            "MIXED+CLOUD+POWERING_UP",
+            "10.0.0.5",
+            "",
+            ["already so", APPLY, APPLY, APPLY, STALE],
+        ),
+        (
+            "ALLOCATED+CLOUD",
+            "10.0.0.5",
+            "",
+            ["already so", APPLY, APPLY, APPLY, STALE],
+        ),
+        (
+            "ALLOCATED+CLOUD",
+            "10.0.0.9",
+            "",
+            [STALE, APPLY, APPLY, APPLY, STALE],
+        ),
+        (
+            "IDLE+CLOUD",
+            "10.0.0.9",
+            "",
+            [STALE, APPLY, APPLY, APPLY, APPLY],
+        ),
+        (
+            "MIXED+CLOUD+DRAIN",
+            "10.0.0.9",
+            OURS,
+            [STALE, APPLY, APPLY, APPLY, STALE],
+        ),
+        (
+            "MIXED+CLOUD+DRAIN",
+            "10.0.0.9",
+            HIS,
+            [STALE, APPLY, "already so", APPLY, STALE],
+        ),
+        (
+            "IDLE+CLOUD+DRAIN",
+            "10.0.0.9",
+            OURS,
+            [STALE, APPLY, APPLY, APPLY, APPLY],
+        ),
+        (
+            "IDLE+CLOUD+DRAIN",
+            "10.0.0.9",
+            HIS,
+            [STALE, APPLY, "already so", APPLY, STALE],
+        ),
+        (
+            "IDLE+CLOUD+COMPLETING+DRAIN",
+            "10.0.0.9",
+            OURS,
+            [STALE, APPLY, APPLY, APPLY, STALE],
+        ),
+        (
+            "DOWN+CLOUD",
+            "10.0.0.9",
+            DOWN,
+            [STALE, APPLY, APPLY, APPLY, APPLY],
+        ),
+        (
+            "IDLE+CLOUD+POWERING_DOWN",
+            "10.0.0.5",
+            "",
+            [STALE, STALE, STALE, STALE, STALE],
+        ),
+        (
+            "IDLE+CLOUD+POWERED_DOWN",
+            "cloud1",
+            "",
+            [STALE, STALE, STALE, STALE, STALE],
+        ),
+        (
+            "IDLE+CLOUD+POWERED_DOWN",
+            "10.0.0.9",
+            "",
+            [STALE, STALE, STALE, STALE, APPLY],
+        ),
+        (
+            "DOWN+CLOUD+POWERED_DOWN+NOT_RESPONDING",
+            "cloud1",
+            DOWN,
+            [STALE, STALE, STALE, STALE, APPLY],
+        ),
+        (
+            "ALLOCATED+CLOUD+POWERED_DOWN+POWER_UP",
+            "10.0.0.9",
+            "",
+            [STALE, STALE, STALE, STALE, STALE],
+        ),
+    ];
+
     #[test]
     fn by_what_slurmctld_says() {
         let asked = Some(history(7, true, 0));
-        let (apply, stale) = ("apply", "stale");
-        let (ours, his) = ("spillway: spot", "disk");
-        let down = "Not responding";
-        // State, address and reason; then what becomes of address, fail, drain, requeue and recover.
-        let table = [
-            (COMING, "cloud1", "", [apply, apply, apply, apply, stale]),
-            (
-                "MIXED+CLOUD+POWERING_UP",
-                "10.0.0.9",
-                "",
-                [apply, apply, apply, apply, stale],
-            ),
-            (
-                "MIXED+CLOUD+POWERING_UP",
-                "10.0.0.5",
-                "",
-                ["already so", apply, apply, apply, stale],
-            ),
-            (
-                "ALLOCATED+CLOUD",
-                "10.0.0.5",
-                "",
-                ["already so", apply, apply, apply, stale],
-            ),
-            (
-                "ALLOCATED+CLOUD",
-                "10.0.0.9",
-                "",
-                [stale, apply, apply, apply, stale],
-            ),
-            (
-                "IDLE+CLOUD",
-                "10.0.0.9",
-                "",
-                [stale, apply, apply, apply, apply],
-            ),
-            (
-                "MIXED+CLOUD+DRAIN",
-                "10.0.0.9",
-                ours,
-                [stale, apply, apply, apply, stale],
-            ),
-            (
-                "MIXED+CLOUD+DRAIN",
-                "10.0.0.9",
-                his,
-                [stale, apply, "already so", apply, stale],
-            ),
-            (
-                "IDLE+CLOUD+DRAIN",
-                "10.0.0.9",
-                ours,
-                [stale, apply, apply, apply, apply],
-            ),
-            (
-                "IDLE+CLOUD+DRAIN",
-                "10.0.0.9",
-                his,
-                [stale, apply, "already so", apply, stale],
-            ),
-            (
-                "IDLE+CLOUD+COMPLETING+DRAIN",
-                "10.0.0.9",
-                ours,
-                [stale, apply, apply, apply, stale],
-            ),
-            (
-                "DOWN+CLOUD",
-                "10.0.0.9",
-                down,
-                [stale, apply, apply, apply, apply],
-            ),
-            (
-                "IDLE+CLOUD+POWERING_DOWN",
-                "10.0.0.5",
-                "",
-                [stale, stale, stale, stale, stale],
-            ),
-            (
-                "IDLE+CLOUD+POWERED_DOWN",
-                "cloud1",
-                "",
-                [stale, stale, stale, stale, stale],
-            ),
-            (
-                "IDLE+CLOUD+POWERED_DOWN",
-                "10.0.0.9",
-                "",
-                [stale, stale, stale, stale, apply],
-            ),
-            (
-                "DOWN+CLOUD+POWERED_DOWN+NOT_RESPONDING",
-                "cloud1",
-                down,
-                [stale, stale, stale, stale, apply],
-            ),
-            (
-                "ALLOCATED+CLOUD+POWERED_DOWN+POWER_UP",
-                "10.0.0.9",
-                "",
-                [stale, stale, stale, stale, stale],
-            ),
-        ];
-        for (state, address, reason, expected) in table {
+        for (state, address, reason, expected) in BY_STATE {
             let row = row(
                 state,
                 address,
@@ -344,7 +348,7 @@ mod tests {
             assert_eq!(verdicts, expected, "{state} {address} {reason}");
         }
         for wish in wishes() {
-            assert_eq!(verdict(wish, 1, asked, None), stale);
+            assert_eq!(verdict(wish, 1, asked, None), STALE);
         }
     }
 }

@@ -84,18 +84,19 @@ impl DeadMan {
             }
             _ => {}
         }
-        if let (Some(claim), Some((_, since))) = (look.claim, self.unclaimed)
-            && now - since >= limits.unclaimed
-        {
-            return Some(match claim {
-                Claim::Released => Cause::Released(now - since),
-                _ => Cause::NeverClaimed(now - since),
-            });
+        if let (Some(claim), Some((_, since))) = (look.claim, self.unclaimed) {
+            let unclaimed = now.saturating_sub(since);
+            if unclaimed >= limits.unclaimed {
+                return Some(match claim {
+                    Claim::Released => Cause::Released(unclaimed),
+                    _ => Cause::NeverClaimed(unclaimed),
+                });
+            }
         }
         if look.is_heard {
             return None;
         }
-        let silent = now - *self.cut_off.get_or_insert(now);
+        let silent = now.saturating_sub(*self.cut_off.get_or_insert(now));
         (silent >= limits.cut_off).then_some(Cause::CutOff(silent))
     }
 }
@@ -140,8 +141,11 @@ mod tests {
         }
     }
 
+    /// What is seen at these seconds.
+    type Sights<'a> = &'a [(u64, Look)];
+
     /// What each of these sights, seen at these seconds, came to at last.
-    fn end(looks: &[(u64, Look)]) -> Option<Cause> {
+    fn end(looks: Sights) -> Option<Cause> {
         let mut dead_man = DeadMan::default();
         let mut end = None;
         for (at, look) in looks {
@@ -157,7 +161,7 @@ mod tests {
         let never = |s| Some(Cause::NeverClaimed(seconds(s)));
         let released = |s| Some(Cause::Released(seconds(s)));
         let cut_off = |s| Some(Cause::CutOff(seconds(s)));
-        let table: &[(&[(u64, Look)], Option<Cause>)] = &[
+        let table: &[(Sights, Option<Cause>)] = &[
             // It serves a node, for however long.
             (&[(0, SERVING), (1_000_000, SERVING)], None),
             // Never claimed, just not long enough, and claimed at last.

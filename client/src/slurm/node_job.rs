@@ -136,7 +136,7 @@ impl Slurm {
                 }
             }
             Err(SlurmError::Refused { reason, .. }) => {
-                warn!(job = ids, "not queued again: {reason}")
+                warn!(job = ids, "not queued again: {reason}");
             }
             told => {
                 told?;

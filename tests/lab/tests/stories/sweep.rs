@@ -9,8 +9,8 @@ use spillway_world::ec2::{LaunchTemplateData, RunInstances, TagSpecification};
 
 use crate::support::functions::kill;
 use crate::support::{
-    Story, alive, arm, fired, item, job, job_is, log_lines, metric, node, none_runs, now_ms, pause,
-    powered_down, put, record, submit, until,
+    Story, alive, arm, fired, item, job, job_is, log_lines, metric, none_runs, now_ms, pause, put,
+    record, submit, until,
 };
 
 /// `sweep.grace_seconds` here, the shortest that a policy may set: a finding must last as long.
