@@ -16,7 +16,7 @@ use spillway_core::name::{
 use spillway_core::pairing::{Event, LaunchKey, Pairing};
 use spillway_core::tag;
 use spillway_core::usage::Owner;
-use spillway_world::ec2::{LaunchTemplateData, RunInstances, TagSpecification};
+use spillway_world::ec2::{LaunchTemplateData, RunInstances, Subnet, TagSpecification};
 use spillway_world::sim::{Inbox, Port, calm};
 
 const NODES: usize = 20_000;
@@ -27,6 +27,7 @@ const GONE: usize = 50;
 /// Memory of the function, all of it: the world included.
 const MEMORY_BYTES: u64 = 256 * 1024 * 1024;
 const MINUTE_MS: u64 = 60_000;
+const FOR_EVER_MS: u64 = 60 * MINUTE_MS;
 /// EC2 launches at most so many at once.
 const AT_ONCE: usize = 1_000;
 
@@ -96,6 +97,9 @@ async fn swept(port: Port) {
 }
 
 fn launched(port: &Port, count: usize) -> Vec<InstanceId> {
+    // 65,531 addresses.
+    let wide = Subnet::new("subnet-wide", "vpc-1", "us-east-1a", "10.64.0.0/16").unwrap();
+    port.with_ec2(|ec2| ec2.put_subnet(wide));
     let mut ids = Vec::with_capacity(count);
     while ids.len() < count {
         let most = u32::try_from((count - ids.len()).min(AT_ONCE)).unwrap();
@@ -110,8 +114,7 @@ fn launched(port: &Port, count: usize) -> Vec<InstanceId> {
                 }],
                 ..LaunchTemplateData::default()
             },
-            // Each has 4,091 addresses.
-            subnet_id: Some(["subnet-a", "subnet-b"][ids.len() / AT_ONCE % 2].to_owned()),
+            subnet_id: Some("subnet-wide".to_owned()),
             min_count: most,
             max_count: most,
             client_token: None,
@@ -120,6 +123,9 @@ fn launched(port: &Port, count: usize) -> Vec<InstanceId> {
         let now_ms = port.now_ms();
         let answer = port.with_ec2(|ec2| {
             ec2.settings.throttling = false;
+            // Neither boots nor shutdowns are looked at here.
+            ec2.settings.pending_ms = FOR_EVER_MS;
+            ec2.settings.shutting_down_ms = FOR_EVER_MS;
             ec2.run_instances(now_ms, &request)
         });
         let instances = answer.unwrap().instances.into_iter();

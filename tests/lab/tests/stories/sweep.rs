@@ -70,7 +70,8 @@ async fn what_nobody_owns_is_ended_after_three_sweeps_and_nothing_else_is_touche
     .await;
     let last = report(&lab, "last").await;
     assert_eq!(last["stopped"], Value::Null);
-    lab.head.run("scancel", &[&running]).await.expect("scancel");
+    let all = ["--partition=cloud"];
+    lab.head.run("scancel", &all).await.expect("scancel");
     none_runs(&lab).await;
     lab.end().await;
 }
