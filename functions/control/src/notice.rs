@@ -5,6 +5,7 @@
 //! Events come in any order and again: what they do is decided by the pairing (`spillway_core::pairing`), and the timer
 //! that has jobs queued again counts once however often it was set.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use spillway_core::capacity::{Capacity, FIRST_REST_MS};
@@ -20,7 +21,7 @@ use tracing::{info, warn};
 use crate::fault::Fault;
 use crate::health;
 use crate::pairings::{Applied, apply, ask_termination, released};
-use crate::ports::{Clock, Control, Ec2, MAX_DELAY_SECONDS, Queues, Table};
+use crate::ports::{Clock, Control, Ec2, InstanceSeen, MAX_DELAY_SECONDS, Queues, Table};
 use crate::record::InstanceRecord;
 use crate::shared::{ONLY, change};
 use crate::tally::{self, Tally};
@@ -56,7 +57,7 @@ async fn warnings_of<T: Table, Q: Queues, C: Clock>(
         instances = seen.len(),
         "a reservation ends"
     );
-    let alive = seen.into_iter().filter(|seen| seen.is_alive());
+    let alive = seen.into_iter().filter(InstanceSeen::is_alive);
     let warning = |instance| Warning {
         kind: WarningKind::Interruption,
         instance,
@@ -184,10 +185,11 @@ async fn leave<T: Table, Q: Queues, C: Clock>(
         let mut round: BTreeMap<NodeName, Ours<'_>> = BTreeMap::new();
         let mut later = Vec::new();
         for (node, ours) in open {
-            if round.contains_key(&node) {
-                later.push((node, ours));
-            } else {
-                round.insert(node, ours);
+            match round.entry(node) {
+                Entry::Vacant(place) => {
+                    place.insert(ours);
+                }
+                Entry::Occupied(place) => later.push((place.key().clone(), ours)),
             }
         }
         let events = round
