@@ -219,7 +219,7 @@ struct ServiceEvent {
     instance_id_set: Vec<String>,
 }
 
-/// By the time that CloudTrail tells of an eviction it has happened.
+/// By the time that `CloudTrail` tells of an eviction it has happened.
 fn cloud_trail(event: &Event) -> Result<Notice, NoticeError> {
     let detail: CloudTrail = event.detail()?;
     if detail.event_source != "ec2.amazonaws.com" || detail.event_name != "BidEvictedEvent" {

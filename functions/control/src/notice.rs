@@ -5,6 +5,7 @@
 //! Events come in any order and again: what they do is decided by the pairing (`spillway_core::pairing`), and the timer
 //! that has jobs queued again counts once however often it was set.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use spillway_core::capacity::{Capacity, FIRST_REST_MS};
@@ -12,7 +13,7 @@ use spillway_core::config::{NoticeAction, NoticePolicy, Policy};
 use spillway_core::message::{ReportBody, RequeueJobs};
 use spillway_core::name::{InstanceId, NodeName};
 use spillway_core::notice::{Notice, ReservationEnds, Warning, WarningKind};
-use spillway_core::pairing::{Event, Verdict};
+use spillway_core::pairing::{Event, Pairing, Step, StepKind, Verdict};
 use spillway_core::plan::InstanceState;
 use spillway_core::tag;
 use tracing::{info, warn};
@@ -20,7 +21,7 @@ use tracing::{info, warn};
 use crate::fault::Fault;
 use crate::health;
 use crate::pairings::{Applied, apply, ask_termination, released};
-use crate::ports::{Clock, Control, Ec2, MAX_DELAY_SECONDS, Queues, Table};
+use crate::ports::{Clock, Control, Ec2, InstanceSeen, MAX_DELAY_SECONDS, Queues, Table};
 use crate::record::InstanceRecord;
 use crate::shared::{ONLY, change};
 use crate::tally::{self, Tally};
@@ -56,7 +57,7 @@ async fn warnings_of<T: Table, Q: Queues, C: Clock>(
         instances = seen.len(),
         "a reservation ends"
     );
-    let alive = seen.into_iter().filter(|seen| seen.is_alive());
+    let alive = seen.into_iter().filter(InstanceSeen::is_alive);
     let warning = |instance| Warning {
         kind: WarningKind::Interruption,
         instance,
@@ -169,35 +170,49 @@ async fn leave<T: Table, Q: Queues, C: Clock>(
     ours: Vec<Ours<'_>>,
     tally: &mut Tally,
 ) -> Result<(), Fault> {
-    // Whoever let go of one that is gone may have died before it could ask for its end; one that has merely stopped
-    // would stay for ever.
-    let gone = ours.iter().filter(|ours| ours.is_gone());
-    let gone: BTreeSet<InstanceId> = gone.map(|ours| ours.warning.instance.clone()).collect();
+    let is_open = |ours: &Ours<'_>| match ours.record.state {
+        InstanceState::Paired => ours.is_gone() || ours.action != NoticeAction::Ignore,
+        InstanceState::Released => ours.is_gone(),
+        InstanceState::Terminated => false,
+    };
     let mut open: Vec<(NodeName, Ours<'_>)> = ours
         .into_iter()
-        .filter(|ours| ours.record.state == InstanceState::Paired && ours.means_something())
+        .filter(is_open)
         .filter_map(|ours| Some((ours.record.node.clone()?, ours)))
         .collect();
-    let mut let_go = gone;
+    let mut let_go = BTreeSet::new();
     while !open.is_empty() {
         let mut round: BTreeMap<NodeName, Ours<'_>> = BTreeMap::new();
         let mut later = Vec::new();
         for (node, ours) in open {
-            if round.contains_key(&node) {
-                later.push((node, ours));
-            } else {
-                round.insert(node, ours);
+            match round.entry(node) {
+                Entry::Vacant(place) => {
+                    place.insert(ours);
+                }
+                Entry::Occupied(place) => later.push((place.key().clone(), ours)),
             }
         }
         let events = round
             .iter()
             .map(|(node, ours)| (node.clone(), ours.event()));
         let applied = apply(control, events.collect()).await?;
-        let_go.extend(released(&applied));
         follow_up(control, &round, &applied, tally).await?;
+        let taken = applied
+            .into_iter()
+            .filter(|applied| was_taken(&applied.transition.next));
+        let_go.extend(released(&taken.collect::<Vec<_>>()));
         open = later;
     }
     ask_termination(control, let_go).await
+}
+
+/// Whether the node lost its instance to EC2, by this event or before: whoever took that in may have died before it could ask
+/// for the end of the instance, and one that has merely stopped would stay for ever. What Slurm let go is ended by the
+/// suspend, of which EC2 tells here as well.
+fn was_taken(pairing: &Pairing) -> bool {
+    let is_news = |step: &&Step| !matches!(step.what, StepKind::Told | StepKind::NotTaken);
+    let last = pairing.history.iter().rev().find(is_news);
+    last.is_some_and(|step| step.what == StepKind::Gone)
 }
 
 /// Sets timers, counts, and says what came of a round.
@@ -261,10 +276,6 @@ pub(crate) async fn set_timer<T: Table, Q: Queues, C: Clock>(
 impl Ours<'_> {
     fn is_gone(&self) -> bool {
         self.warning.kind == WarningKind::Gone
-    }
-
-    fn means_something(&self) -> bool {
-        self.is_gone() || self.action != NoticeAction::Ignore
     }
 
     fn event(&self) -> Event {

@@ -1,11 +1,11 @@
 //! What EC2 says happens to instances, made to happen: machines boot and die, and their own shutdowns and
 //! console output come back to EC2. State changes go to the rules of the event bus that match them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use serde_json::json;
 use spillway_world::ec2::{
     Ec2Event, Instance as Ec2Instance, InstanceChange, InstanceState, LaunchTemplate,
     LaunchTemplateSpecification,
@@ -16,7 +16,8 @@ use tracing::{info, warn};
 
 use crate::authorize::Authorizer;
 use crate::ec2_api::{Ec2Api, TemplateSource, parse_launch_template_versions};
-use crate::emulator::root::{RootClient, RootError};
+use crate::emulator::root::RootClient;
+use crate::event_bus::EventBus;
 use crate::hypervisor::{
     AssumeRole, Hypervisor, Instance, InstanceRole, PoweredOff, SessionCredentials,
 };
@@ -97,8 +98,8 @@ pub struct Instances {
     pub ec2: Ec2Api,
     /// Where machines run.
     pub hypervisor: Hypervisor,
-    /// For the event bus.
-    pub root: RootClient,
+    /// Where EC2 tells of it.
+    pub bus: Arc<EventBus>,
     /// The burst nodes' role.
     pub role: InstanceRole,
 }
@@ -140,7 +141,7 @@ impl Instances {
         if let Ec2Event::StateChange(change) = &event {
             self.change(change).await;
         }
-        self.publish(&event).await;
+        self.bus.publish(&event).await;
     }
 
     async fn change(&self, change: &InstanceChange) {
@@ -190,40 +191,5 @@ impl Instances {
                 .map(|_| self.role.clone()),
             user_data: instance.user_data().map(str::to_owned),
         }
-    }
-
-    /// Hands the event to the targets of every rule whose pattern the emulator's own matcher says it fits.
-    async fn publish(&self, event: &Ec2Event) {
-        let body = event.to_event_bridge(&uuid::Uuid::new_v4().to_string(), ACCOUNT, REGION);
-        let rules = match self.root.event_rules().await {
-            Ok(rules) => rules,
-            Err(error) => return warn!(%error, "could not read the event bus's rules"),
-        };
-        for rule in rules {
-            match self.root.event_matches(&rule.pattern, &body).await {
-                Ok(true) => self.hand_over(&rule.targets, &body.to_string()).await,
-                Ok(false) => {}
-                Err(error) => warn!(rule = rule.name, %error, "could not match an event"),
-            }
-        }
-    }
-
-    async fn hand_over(&self, targets: &[String], body: &str) {
-        for target in targets {
-            if let Err(error) = self.send_to_queue(target, body).await {
-                warn!(target, %error, "could not hand an event to a rule's target");
-            }
-        }
-    }
-
-    async fn send_to_queue(&self, arn: &str, body: &str) -> Result<(), RootError> {
-        let name = arn.rsplit(':').next().unwrap_or(arn);
-        let answer = self
-            .root
-            .json("sqs", "AmazonSQS.GetQueueUrl", &json!({"QueueName": name}))
-            .await?;
-        self.root
-            .send_message(answer["QueueUrl"].as_str().unwrap_or_default(), body)
-            .await
     }
 }

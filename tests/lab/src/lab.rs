@@ -19,6 +19,7 @@ use crate::cloud::Cloud;
 use crate::deploy::{Deployment, FUNCTIONS};
 use crate::ec2_api::Ec2Api;
 use crate::emulator::root::{Credentials, RootClient};
+use crate::event_bus::EventBus;
 use crate::head::Agent;
 use crate::head::{CloudPartition, HeadNode, HeadSpec};
 use crate::hypervisor::{Hypervisor, InstanceRole};
@@ -219,7 +220,7 @@ impl Lab {
         let instances = Instances {
             ec2: ec2.clone(),
             hypervisor: hypervisor.clone(),
-            root,
+            bus: Arc::new(EventBus::new(root)),
             role,
         };
         let tasks = instances.follow(events, powered_off);

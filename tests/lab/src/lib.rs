@@ -6,6 +6,7 @@ pub mod demo;
 pub mod deploy;
 pub mod ec2_api;
 pub mod emulator;
+pub mod event_bus;
 pub mod faults;
 pub mod head;
 pub mod hypervisor;

@@ -190,7 +190,8 @@ fn state_change(instance_id: &str) -> String {
 #[derive(Debug, PartialEq, Eq)]
 struct NodeEnd {
     is_free: bool,
-    leaves_at_ms: Option<Option<u64>>,
+    leaves: bool,
+    until_ms: Option<u64>,
     requeued: bool,
     told: Option<&'static str>,
     released: Option<InstanceId>,
@@ -216,7 +217,8 @@ async fn end(control: &Sight, ids: &[(u64, InstanceId)]) -> End {
         let due = pairing.update_due.as_ref();
         let end = NodeEnd {
             is_free: pairing.state == PairingState::Free,
-            leaves_at_ms: leaving.map(|leaving| leaving.until_ms),
+            leaves: leaving.is_some(),
+            until_ms: leaving.and_then(|leaving| leaving.until_ms),
             requeued: leaving.is_some_and(|leaving| leaving.requeued),
             told: due.map(|due| match due.action {
                 DueAction::Address { .. } => "address",

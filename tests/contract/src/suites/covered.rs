@@ -48,6 +48,7 @@ pub const COVERED: &[Covered] = &[
     ("CommandOutcomes::outcome", KEYS, "an_unknown_command_has_no_outcome"),
     ("Ec2::launch", EC2, "all_are_launched_and_found_by_their_tags"),
     ("Ec2::find", EC2, "more_than_a_page_is_found"),
+    ("Ec2::find_in_reservation", EC2, "those_of_a_reservation_are_found_by_their_tags_too"),
     ("Ec2::terminate", EC2, "what_ec2_does_not_know_is_told_apart"),
     ("Ec2::impaired", EC2, "what_fails_its_status_checks_is_found"),
     ("Ec2::console", EC2, "a_console_can_be_read"),

@@ -44,6 +44,7 @@ pub async fn suite<W: Ec2 + Behind + Clock>(world: &W) {
         tags_are_set_and_found,
         what_fails_its_status_checks_is_found,
         a_console_can_be_read,
+        those_of_a_reservation_are_found_by_their_tags_too,
         more_than_a_page_is_found => world
     );
 }
@@ -373,6 +374,27 @@ async fn a_console_can_be_read<W: Ec2 + Behind>(world: &W) {
     let stranger = world.console(&instance(901)).await;
     let fault = stranger.expect_err("there is no such instance");
     assert_eq!(fault.kind, FaultKind::NotFound, "{fault}");
+}
+
+async fn those_of_a_reservation_are_found_by_their_tags_too<W: Ec2 + Behind>(world: &W) {
+    const RESERVATION: &str = "cr-00000000000000001";
+    let ours = launch(world, &call("reserved", 2, candidates(1, 1))).await;
+    let theirs = launch(world, &call("theirs", 1, candidates(1, 1))).await;
+    let [inside, _outside] = ours.instances.as_slice() else {
+        panic!("{ours:?}")
+    };
+    world.with(|ec2| {
+        for id in [inside, &theirs.instances[0]] {
+            ec2.place_in_reservation(id.as_str(), RESERVATION);
+        }
+    });
+    let tags = tags([(tag::REQUEST, "reserved")]);
+    let found = world.find_in_reservation(RESERVATION, &tags).await;
+    assert_eq!(ids(&found.expect("EC2 looks")), [inside.clone()]);
+    let none = world
+        .find_in_reservation("cr-00000000000000002", &tags)
+        .await;
+    assert_eq!(none, Ok(Vec::new()));
 }
 
 async fn more_than_a_page_is_found<W: Ec2 + Behind>(world: &W) {

@@ -22,15 +22,14 @@ impl World {
         self.events += 1;
         match self.rng.u32(0..100) {
             0..56 => self.job_arrives(),
-            56..60 => self.ec2_wants_back(),
+            95..96 if self.setting.sweeps => self.stray_comes(),
+            56..60 | 95..97 => self.ec2_wants_back(),
             60..70 => self.job_is_cancelled(),
             70..77 => self.admin_powers_down(),
             77..83 => self.admin_powers_up(),
             83..88 => self.resume_again(),
             88..93 => self.agent_goes_away(),
             93..95 => self.capacity_changes(),
-            95..96 if self.setting.sweeps => self.stray_comes(),
-            95..97 => self.ec2_wants_back(),
             _ => self.poison_comes(),
         }
     }
