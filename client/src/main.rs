@@ -11,6 +11,7 @@ mod files;
 mod hook;
 mod jobs_file;
 mod keyring;
+mod local_time;
 mod node;
 mod nodes;
 mod privilege;
