@@ -3,6 +3,7 @@
 
 mod apply;
 mod config;
+mod explain;
 mod hold;
 mod hostlist;
 mod keys;
@@ -70,6 +71,12 @@ enum Command {
     /// Uses the caller's own AWS credentials (environment, profile, …), never the head node's.
     #[command(subcommand)]
     Secrets(secrets::SecretsCommand),
+    /// Say what is the matter with a node, a job or a request, how it came to that, and what to do
+    ///
+    /// Asks the records in AWS with the caller's own credentials (environment, profile, …), slurmctld, and this machine's
+    /// spool. What cannot be asked is said. Exits 1 if something is wrong.
+    #[command(subcommand)]
+    Explain(explain::ExplainCommand),
     /// Protect instances from being terminated by Spillway, until they are released
     ///
     /// Uses the caller's own AWS credentials (environment, profile, …), never the head node's.
@@ -149,6 +156,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Config(command) => config::run(command),
         Command::Keys(command) => keys::run(command),
         Command::Secrets(command) => secrets::run(command),
+        Command::Explain(command) => explain::run(&command),
         Command::Hold(arguments) => hold::hold(&arguments),
         Command::Release(arguments) => hold::release(&arguments),
         Command::Sweep(arguments) => sweep::run(&arguments),

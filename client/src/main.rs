@@ -7,6 +7,7 @@ mod cli;
 mod clock;
 mod config;
 mod crash;
+mod explain;
 mod files;
 mod hook;
 mod jobs_file;
