@@ -4,6 +4,7 @@
 pub mod clock;
 mod credentials;
 pub mod dynamodb;
+pub mod home;
 pub mod imds;
 pub mod sqs;
 pub mod ssm;

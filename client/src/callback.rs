@@ -30,7 +30,7 @@ use crate::slurm::{NodeRow, Slurm, SlurmError};
 
 pub use apply::ApplyError;
 pub use ledger::{Keeper, Ledger, LedgerError};
-pub use memory::Answer;
+pub use memory::{Answer, last_request};
 pub use settings::Settings;
 pub use turn::TurnError;
 pub use verify::{Fate, Refusal};

@@ -3,13 +3,17 @@
 
 mod apply;
 mod config;
+mod explain;
+mod hold;
 mod hostlist;
 mod keys;
 mod node;
+mod operator;
 mod output;
 mod papers;
 mod push;
 mod secrets;
+mod sweep;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -67,6 +71,25 @@ enum Command {
     /// Uses the caller's own AWS credentials (environment, profile, …), never the head node's.
     #[command(subcommand)]
     Secrets(secrets::SecretsCommand),
+    /// Say what is the matter with a node, a job or a request, how it came to that, and what to do
+    ///
+    /// Asks the records in AWS with the caller's own credentials (environment, profile, …), slurmctld, and this machine's
+    /// spool. What cannot be asked is said. Exits 1 if something is wrong.
+    #[command(subcommand)]
+    Explain(explain::ExplainCommand),
+    /// Protect instances from being terminated by Spillway, until they are released
+    ///
+    /// Uses the caller's own AWS credentials (environment, profile, …), never the head node's.
+    Hold(hold::HoldArguments),
+    /// Take the protection of `spillway hold` back
+    ///
+    /// Uses the caller's own AWS credentials (environment, profile, …), never the head node's.
+    Release(hold::HoldArguments),
+    /// Compare EC2, the records and Slurm now, heal what is wrong, and show what was found
+    ///
+    /// A sweep runs every minute by itself. Uses the caller's own AWS credentials (environment, profile, …), never the
+    /// head node's.
+    Sweep(sweep::SweepArguments),
     /// Print the version
     Version(VersionArguments),
     /// Write the manual pages into a directory
@@ -133,6 +156,10 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Config(command) => config::run(command),
         Command::Keys(command) => keys::run(command),
         Command::Secrets(command) => secrets::run(command),
+        Command::Explain(command) => explain::run(&command),
+        Command::Hold(arguments) => hold::hold(&arguments),
+        Command::Release(arguments) => hold::release(&arguments),
+        Command::Sweep(arguments) => sweep::run(&arguments),
         Command::Version(arguments) => version(&arguments),
         Command::Man { directory } => papers::man(&directory),
         Command::Completion { shell } => Ok(papers::completion(shell)),

@@ -4,6 +4,7 @@ mod admin_comment;
 mod command;
 pub mod conf;
 mod cool_off;
+mod job_view;
 mod node_job;
 mod node_row;
 mod power;
@@ -19,6 +20,7 @@ use spillway_core::name::{JobId, NodeName};
 
 pub use command::SlurmError;
 pub use cool_off::Rest;
+pub use job_view::JobView;
 pub use node_job::NodeJob;
 pub use node_row::NodeRow;
 pub use recover::{is_somebodys, remedy, remedy_unserved};

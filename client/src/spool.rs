@@ -118,6 +118,30 @@ fn check_user_id(directory: &Path, own: u32) -> Result<(), SpoolError> {
     }
 }
 
+/// The requests of a spool directory that are not sent, oldest first, for whoever only looks: nothing is made and no lock is
+/// taken. A file that goes or cannot be understood meanwhile is left out.
+pub fn waiting(directory: &Path) -> Result<Vec<Header>, FileError> {
+    let requests = directory.join("requests");
+    let listing = match fs::read_dir(&requests) {
+        Err(error) if error.kind() == ErrorKind::NotFound && directory.is_dir() => {
+            return Ok(Vec::new());
+        }
+        listing => listing.map_err(FileError::on("list", &requests))?,
+    };
+    let mut headers = Vec::new();
+    for file in listing {
+        let path = file.map_err(FileError::on("list", &requests))?.path();
+        if path.extension().is_some_and(|kind| kind == WAITING) {
+            let entry = files::read(&path)
+                .ok()
+                .and_then(|text| Entry::parse(&text).ok());
+            headers.extend(entry.map(|entry| entry.header));
+        }
+    }
+    headers.sort_by_key(|header| header.generation);
+    Ok(headers)
+}
+
 impl Spool {
     /// The spool in a directory, which is made if it is not there.
     pub fn open(directory: &Path) -> Result<Self, SpoolError> {

@@ -14,6 +14,7 @@ pub mod node_state;
 pub mod notice;
 pub mod pairing;
 pub mod plan;
+pub mod record;
 pub mod sweep;
 pub mod tag;
 pub mod usage;

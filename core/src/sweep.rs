@@ -20,10 +20,12 @@ mod marks;
 mod nodes;
 mod records;
 mod report;
+mod summary;
 
 pub use instances::unowned;
 pub use marks::{Mark, Marks};
 pub use report::{SlurmNode, SlurmReport};
+pub use summary::{LAST_REPORT, MAX_LISTED, SweepReport};
 
 /// Slurm's node states older than this say nothing any more: three reports missed.
 pub const SLURM_REPORT_STALE_MS: u64 = 120_000;

@@ -1,5 +1,7 @@
 //! The table, as far as this program may touch it: a burst node reads its own item, an operator reads and
-//! writes the policy.
+//! writes the policy, and what `operator` has besides.
+
+mod operator;
 
 use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,6 +12,8 @@ use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{AttributeValue, Put, TransactWriteItem};
 use spillway_core::config::{Policy, PolicyError};
 use spillway_core::name::{ClusterName, Generation, NameError, NodeName};
+
+pub use operator::Released;
 
 /// The partition key of every item.
 const KEY: &str = "pk";

@@ -1,4 +1,6 @@
-//! The four queues, in our own words.
+//! The four queues, in our own words, and those that only operators use.
+
+mod operator;
 
 use std::time::Duration;
 
@@ -11,6 +13,8 @@ use spillway_core::config::{ClientConfig, Queues};
 use super::clock::ServiceClock;
 use super::{AwsError, CALL_TIMEOUT, CONNECT_TIMEOUT};
 use crate::spool::Target;
+
+pub use operator::OperatorQueues;
 
 /// How long SQS holds a receive open while the queue is empty: the most it takes.
 const LONG_POLL_SECONDS: i32 = 20;

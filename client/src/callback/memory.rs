@@ -124,6 +124,16 @@ pub enum MemoryError {
     },
 }
 
+/// The last request that was stamped for a node, and whether that was a resume; none if there was none. For whoever only
+/// looks.
+pub fn last_request(
+    directory: &Path,
+    node: &NodeName,
+) -> Result<Option<(Generation, bool)>, MemoryError> {
+    let known = Memory::open(directory)?.node(node);
+    Ok(known.map(|known| (known.generation, known.resume)))
+}
+
 impl Memory {
     /// Reads the memory of a spool directory; empty if there is none yet.
     pub fn open(directory: &Path) -> Result<Self, MemoryError> {

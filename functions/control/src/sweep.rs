@@ -7,6 +7,7 @@ mod observe;
 use serde::{Deserialize, Serialize};
 use spillway_core::message::{MAX_REPORT_ID_CHARS, SweepOrder};
 use spillway_core::sweep::{Finding, Marks, SweepPlan, plan_sweep};
+pub use spillway_core::sweep::{LAST_REPORT, MAX_LISTED, SweepReport};
 use tracing::{error, info, warn};
 
 use crate::fault::{Fault, FaultKind};
@@ -14,12 +15,6 @@ use crate::launch::Budget;
 use crate::ports::{Clock, Control, Ec2, Queues, Table};
 use crate::shared::{ONLY, change};
 use crate::tally::{self, Tally};
-
-/// The name of the last report of all.
-pub const LAST_REPORT: &str = "last";
-
-/// How many findings a report lists: a report is one item of the table, and a person reads it.
-pub const MAX_LISTED: usize = 500;
 
 /// How often the whole table is read, and not only what is active: a node whose index entry is lost waits so long.
 const WHOLE_EVERY_MS: u64 = 15 * 60 * 1000;
@@ -36,29 +31,6 @@ pub struct SweepRecord {
     pub whole_ms: u64,
     /// What was found and is waited for.
     pub marks: Marks,
-}
-
-/// What a sweep saw and did, for whoever asked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SweepReport {
-    /// When it looked, Unix milliseconds.
-    pub at_ms: u64,
-    /// Nothing was done.
-    pub dry_run: bool,
-    /// How many instances EC2 showed.
-    pub instances: usize,
-    /// How many nodes something goes on with.
-    pub nodes: usize,
-    /// How old slurmctld's states were; absent if there are none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub slurm_age_ms: Option<u64>,
-    /// The first [`MAX_LISTED`].
-    pub findings: Vec<Finding>,
-    /// How many there were.
-    pub found: usize,
-    /// Why nothing was taken away.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stopped: Option<String>,
 }
 
 /// Sweeps once. Two at a time would mark for each other: the second leaves it to the first.
