@@ -465,6 +465,7 @@ fn every_filter_in_the_list_is_answered_and_no_other() {
         name: Some("profile".to_owned()),
     });
     let id = ids(&ec2.run_instances(0, &request).unwrap());
+    ec2.place_in_reservation(&id[0], "cr-1");
     ec2.terminate_instances(0, &id, false).unwrap();
     let mut ask = |name: &str| {
         let filters = vec![Filter::new(name, &["*"])];
