@@ -14,6 +14,9 @@ mod request;
 mod tests;
 mod timeline;
 
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
@@ -78,6 +81,13 @@ impl Fact {
     }
 }
 
+/// How the agent is looked after.
+const AGENT_ADVICE: &str = "On the head node: `systemctl status spillway-agent` and `journalctl -u spillway-agent`. What \
+     waits is sent as soon as the agent runs and reaches AWS.";
+/// Why nothing can be explained.
+const TABLE_UNREAD: &str = "the table with Spillway's records cannot be read";
+/// What to do about that.
+const TABLE_ADVICE: &str = "Use the operator's AWS credentials (the stack's OperatorPolicyArn) for this account and region.";
 /// What to do where nothing is wrong.
 const NOTHING_TO_DO: &str = "Nothing to do.";
 
@@ -87,18 +97,18 @@ impl Account {
         let mut text = format!("{}\n{}\n", self.summary, self.advice);
         if let Some(first) = self.happened.first() {
             let zone_words = local_time::describe(first.at_ms, zone);
-            text += &format!("\nWhat happened ({zone_words}):\n");
+            let _ = write!(text, "\nWhat happened ({zone_words}):\n");
         }
         for moment in &self.happened {
             let time = local_time::absolute(moment.at_ms, zone);
-            text += &format!("  {time}  {}\n", moment.what);
+            let _ = writeln!(text, "  {time}  {}", moment.what);
             for detail in &moment.details {
-                text += &format!("  {:width$}  {detail}\n", "", width = time.len());
+                let _ = writeln!(text, "  {:width$}  {detail}", "", width = time.len());
             }
         }
         text += &section("What is known now:", &self.known);
         text += &section("What could not be asked:", &self.unread);
-        text.trim_end().to_owned()
+        localized(text.trim_end(), zone)
     }
 }
 
@@ -117,7 +127,32 @@ fn ago(at_ms: u64, now_ms: u64) -> String {
     format!("{} ago", local_time::duration(now_ms.saturating_sub(at_ms)))
 }
 
-/// A reason without the mark that only Slurm needs.
+/// A reason as a part of a sentence: without the mark that only Slurm needs, and without a full stop.
 fn plain(reason: &str) -> &str {
-    reason.trim_start_matches("spillway: ")
+    let reason = reason
+        .trim_start_matches("spillway: ")
+        .trim_end_matches('.');
+    reason.trim_start_matches("nothing serves this node and ")
+}
+
+/// The text with what AWS writes as `2026-01-01T00:12:00Z` in local time.
+fn localized(text: &str, zone: &TimeZone) -> String {
+    /// Of such a time.
+    const LENGTH: usize = 20;
+    let mut local = String::new();
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let time = rest.get(..LENGTH).filter(|time| time.ends_with('Z'));
+        let time = time.and_then(|time| time.parse::<Timestamp>().ok());
+        let at_ms = time.and_then(|time| u64::try_from(time.as_millisecond()).ok());
+        let taken = if let Some(at_ms) = at_ms {
+            local += &local_time::absolute(at_ms, zone);
+            LENGTH
+        } else {
+            local.push(first);
+            first.len_utf8()
+        };
+        rest = &rest[taken..];
+    }
+    local
 }

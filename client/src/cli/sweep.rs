@@ -1,5 +1,6 @@
 //! `spillway sweep`: asks for a sweep now, or only what it would do, and shows what it found.
 
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -120,7 +121,7 @@ fn render(report: &SweepReport, zone: &TimeZone) -> String {
     let mut text = if rows.is_empty() {
         String::new()
     } else {
-        table(&header, &rows) + "\n"
+        table(&header, &rows) + "\n\n"
     };
     text += &summary(report, zone);
     text
@@ -205,14 +206,14 @@ fn summary(report: &SweepReport, zone: &TimeZone) -> String {
         report.nodes
     );
     if report.found > report.findings.len() {
-        text += &format!(" The first {} are shown.", report.findings.len());
+        let _ = write!(text, " The first {} are shown.", report.findings.len());
     }
     if acted < report.findings.len() {
         text += "\nWhat is not acted on is held, cannot be healed from here, or is looked at again by the next sweep before \
                  anything is done.";
     }
     if let Some(why) = &report.stopped {
-        text += &format!("\nNo instance was taken away: {why}");
+        let _ = write!(text, "\nNo instance was taken away: {why}");
     }
     text
 }

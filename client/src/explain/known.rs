@@ -7,6 +7,7 @@ use spillway_core::record::{HeldBy, InstanceRecord};
 
 use super::facts::{NodeFacts, NodeStanding, Read, SiteFacts};
 use super::{Fact, ago, plain, timeline};
+use crate::local_time;
 
 /// Of a node.
 pub fn of_node(facts: &NodeFacts) -> (Vec<Fact>, Vec<Fact>) {
@@ -47,25 +48,22 @@ pub fn of_node(facts: &NodeFacts) -> (Vec<Fact>, Vec<Fact>) {
             attempt => format!("; sent again {attempt} times"),
         };
         let what = due_words(&due.action);
-        known.say(
-            "To be told",
-            format!(
-                "{what}, since {}{often}",
-                ago(due.since_ms, now_ms).trim_end_matches(" ago")
-            ),
-        );
+        let age = local_time::duration(now_ms.saturating_sub(due.since_ms));
+        known.say("To be told", format!("{what}, for {age}{often}"));
     }
     known.take("Instance", &facts.instance, |record| Some(instance(record)));
     let mut site = of_site(&facts.site);
     known.known.append(&mut site.0);
+    let has_record = matches!(facts.record, Ok(Some(_)));
     known.take("Last sweep", &facts.sweep, |swept| {
         let age = ago(swept.at_ms, now_ms);
         let found: Vec<&str> = swept.findings.iter().map(|f| plain(&f.reason)).collect();
-        Some(if found.is_empty() {
-            format!("{age}, found nothing wrong with it")
-        } else {
-            format!("{age}, found: {}", found.join("; "))
-        })
+        match found[..] {
+            // Of a node that nobody has asked for there is nothing to be found.
+            [] if !has_record => None,
+            [] => Some(format!("{age}, found nothing wrong with it")),
+            _ => Some(format!("{age}, found: {}", found.join("; "))),
+        }
     });
     known.missed("Head node's files", &facts.local);
     known.missed("Last request", &facts.request);
@@ -126,6 +124,7 @@ fn instance(record: &InstanceRecord) -> String {
     let state = match (record.state, record.unknown_since_ms) {
         (InstanceState::Paired, _) => "serves the node",
         (InstanceState::Released, Some(_)) => "serves it no more, and EC2 does not know it",
+        (InstanceState::Released, None) if record.held.is_some() => "serves it no more",
         (InstanceState::Released, None) => "serves it no more and is to be terminated",
         (InstanceState::Terminated, _) => "terminated",
     };

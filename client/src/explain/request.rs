@@ -1,57 +1,61 @@
 //! The account of a request: one call of ResumeProgram.
 
 use spillway_core::hostlist::Hostlist;
+use spillway_core::name::RequestId;
 use spillway_core::record::RequestRecord;
 
 use super::facts::{NodeStanding, Part, RequestFacts};
-use super::{Account, Fact, Moment, NOTHING_TO_DO, ago, known, plain, timeline};
+use super::{
+    AGENT_ADVICE, Account, Fact, Moment, NOTHING_TO_DO, TABLE_ADVICE, TABLE_UNREAD, ago, known,
+    plain, timeline,
+};
+
+/// Where more is to be found.
+const OF_EACH_NODE: &str = "`spillway explain node NODE` says for each what to do.";
 
 /// From what was gathered to the answer.
 pub fn account(facts: &RequestFacts) -> Account {
-    let (known, unread) = known::of_site(&facts.site);
-    let mut account = Account {
-        well: false,
-        summary: String::new(),
-        advice: String::new(),
-        happened: Vec::new(),
+    let id = &facts.request_id;
+    let (well, summary, advice) = match &facts.parts {
+        Err(why) => (
+            false,
+            format!("Request {id} cannot be explained: {TABLE_UNREAD} ({why})."),
+            TABLE_ADVICE,
+        ),
+        Ok(parts) if parts.is_empty() => not_there(facts),
+        Ok(parts) => judge(id, &Sum::of(parts)),
+    };
+    let (mut known, mut unread) = known::of_site(&facts.site);
+    let standing = standing(facts);
+    if !standing.is_empty() {
+        known.insert(0, Fact::new("Nodes now", standing));
+    }
+    if let Err(why) = &facts.local {
+        unread.push(Fact::new("Head node's files", why));
+    }
+    Account {
+        well,
+        summary,
+        advice: advice.to_owned(),
+        happened: happened(facts),
         known,
         unread,
-    };
-    let id = &facts.request_id;
-    match &facts.parts {
-        Err(why) => {
-            account.summary = format!(
-                "Request {id} cannot be explained: the table with Spillway's records cannot be read ({why})."
-            );
-            account.advice = "Use the operator's AWS credentials (the stack's OperatorPolicyArn) for this account and region.".to_owned();
-        }
-        Ok(parts) if parts.is_empty() => not_there(facts, &mut account),
-        Ok(parts) => found(facts, parts, &mut account),
     }
-    account
 }
 
-fn not_there(facts: &RequestFacts, account: &mut Account) {
+fn not_there(facts: &RequestFacts) -> (bool, String, &'static str) {
     let id = &facts.request_id;
     if let Ok(Some(waiting)) = &facts.local {
         let age = ago(waiting.at_ms, facts.site.now_ms);
-        account.summary = format!(
+        let what = format!(
             "Request {id} of {age} still waits on the head node: the agent has not sent it to AWS."
         );
-        account.advice = "On the head node: `systemctl status spillway-agent` and `journalctl -u spillway-agent`.".to_owned();
-        account.happened = vec![Moment::new(
-            waiting.at_ms,
-            "Slurm made the request. It waits on the head node.",
-        )];
-        return;
+        return (false, what, AGENT_ADVICE);
     }
-    account.summary = format!("Request {id} has no record in AWS.");
-    account.advice = "Only requests that power nodes up are recorded, for 30 days. One that was sent and never taken up waits in the \
-                      resume queue or its dead-letter queue; check the id (`spillway explain node` shows the last one of a node)."
-        .to_owned();
-    if let Err(why) = &facts.local {
-        account.unread.push(Fact::new("Head node's files", why));
-    }
+    let advice = "Only requests that power nodes up are recorded, for 30 days. One that was sent and never taken up waits in \
+                  the resume queue or its dead-letter queue. Or check the id: `spillway explain node` shows the last one of a \
+                  node.";
+    (false, format!("Request {id} has no record in AWS."), advice)
 }
 
 /// How much of a request came.
@@ -60,7 +64,6 @@ struct Sum {
     nodes: usize,
     launched: usize,
     refused: usize,
-    planned: bool,
     done: bool,
     reason: Option<String>,
 }
@@ -68,7 +71,6 @@ struct Sum {
 impl Sum {
     fn of(parts: &[Part]) -> Self {
         let mut sum = Self {
-            planned: true,
             done: true,
             ..Self::default()
         };
@@ -80,7 +82,6 @@ impl Sum {
                 .filter_map(|attempt| attempt.answer.as_ref());
             sum.launched += came.map(|answer| answer.instances.len()).sum::<usize>();
             sum.done &= record.done;
-            sum.planned &= record.plan.is_some();
             for refused in record.plan.iter().flat_map(|plan| &plan.refused) {
                 sum.refused += count(&refused.nodes);
                 sum.reason
@@ -91,49 +92,36 @@ impl Sum {
     }
 }
 
-fn found(facts: &RequestFacts, parts: &[Part], account: &mut Account) {
-    let id = &facts.request_id;
-    let sum = Sum::of(parts);
+fn judge(id: &RequestId, sum: &Sum) -> (bool, String, &'static str) {
     let nodes = count_of(sum.nodes);
     let wanted = sum.nodes.saturating_sub(sum.refused);
-    (account.well, account.summary, account.advice) = match () {
-        () if sum.refused > 0 => (
-            false,
-            format!(
-                "Request {id} was refused for {} of {nodes}: {}.",
-                sum.refused,
-                sum.reason.as_deref().unwrap_or("no reason is recorded")
-            ),
-            "`spillway explain node NODE` says for each what to do.".to_owned(),
-        ),
-        () if !sum.done => (
-            true,
-            format!(
-                "Request {id} is being worked on: {} of {nodes} have an instance.",
-                sum.launched.min(wanted)
-            ),
-            "Nothing to do but wait; what does not come is told to Slurm with the reason."
-                .to_owned(),
-        ),
-        () if sum.launched < wanted => (
-            false,
-            format!(
-                "Request {id} brought {} of {nodes}: EC2 had no more.",
-                sum.launched
-            ),
-            "`spillway explain node NODE` says for each what to do.".to_owned(),
-        ),
-        () => (
-            true,
-            format!("Request {id} was served: {nodes} got an instance."),
-            NOTHING_TO_DO.to_owned(),
-        ),
-    };
-    account.happened = happened(parts, facts);
-    let standing = standing(facts);
-    if !standing.is_empty() {
-        account.known.insert(0, Fact::new("Nodes now", standing));
+    if sum.refused > 0 {
+        let reason = sum.reason.as_deref().unwrap_or("no reason is recorded");
+        let what = format!(
+            "Request {id} was refused for {} of {nodes}: {reason}.",
+            sum.refused
+        );
+        return (false, what, OF_EACH_NODE);
     }
+    if !sum.done {
+        let launched = sum.launched.min(wanted);
+        let what =
+            format!("Request {id} is being worked on: {launched} of {nodes} have an instance.");
+        return (
+            true,
+            what,
+            "Nothing to do but wait; what does not come is told to Slurm with the reason.",
+        );
+    }
+    if sum.launched < wanted {
+        let what = format!(
+            "Request {id} brought {} of {nodes}: EC2 had no more.",
+            sum.launched
+        );
+        return (false, what, OF_EACH_NODE);
+    }
+    let what = format!("Request {id} was served: {nodes} got an instance.");
+    (true, what, NOTHING_TO_DO)
 }
 
 fn count_of(nodes: usize) -> String {
@@ -144,9 +132,15 @@ fn count_of(nodes: usize) -> String {
     }
 }
 
-fn happened(parts: &[Part], facts: &RequestFacts) -> Vec<Moment> {
+fn happened(facts: &RequestFacts) -> Vec<Moment> {
+    let parts = facts.parts.as_deref().unwrap_or_default();
     let Some(first) = parts.first().map(|part| &part.record.request) else {
-        return Vec::new();
+        let waiting = facts.local.as_ref().ok().and_then(Option::as_ref);
+        let waits = "Slurm made the request. It waits on the head node.";
+        return waiting
+            .map(|waiting| Moment::new(waiting.at_ms, waits))
+            .into_iter()
+            .collect();
     };
     let jobs: Vec<&str> = parts
         .iter()
@@ -178,12 +172,8 @@ fn happened(parts: &[Part], facts: &RequestFacts) -> Vec<Moment> {
             first.parts
         ));
     }
-    let is_over = first.deadline_ms <= facts.site.now_ms;
-    let word = if is_over { "had" } else { "have" };
-    moments.push(Moment::new(
-        first.deadline_ms,
-        format!("By then its nodes {word} to have joined."),
-    ));
+    let ends = "Its nodes must have joined by then.";
+    moments.push(Moment::new(first.deadline_ms, ends));
     moments
 }
 

@@ -14,6 +14,12 @@ use crate::slurm::NodeRow;
 const BEGIN_MS: u64 = 1_767_225_600_000;
 const INSTANCE: &str = "i-0123456789abcdef0";
 
+#[test]
+fn what_aws_says_in_utc_is_told_in_local_time() {
+    let told = super::localized("é at 2026-01-01T00:12:00Z, 2026-01-01T0", &berlin());
+    assert_eq!(told, "é at 2026-01-01 01:12:00, 2026-01-01T0");
+}
+
 fn berlin() -> TimeZone {
     TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap()
 }
@@ -98,7 +104,7 @@ fn item(state: &str, history: Vec<Value>, more: Value) -> NodeItem {
         .map_or(json!(1), |step| step["generation"].clone());
     let mut item = json!({
         "pk": "NODE#hpc#cloud-7", "kind": "node", "version": 7, "node": "cloud-7", "update_number": 3,
-        "generation": generation, "state": state, "request_id": "r-1", "history": history,
+        "generation": generation, "state": state, "request_id": "r-1", "history": Value::Array(history),
     });
     let Value::Object(more) = more else {
         panic!("attributes")

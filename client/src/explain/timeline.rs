@@ -55,7 +55,7 @@ fn of_step(step: &Step, facts: &NodeFacts, told: &str) -> Vec<Moment> {
     let mut moment = Moment::new(step.at_ms, words(step, facts, told));
     match step.what {
         StepKind::Resumed | StepKind::Suspended if stamped_ms > 0 => {
-            moment.at_ms = stamped_ms.min(step.at_ms)
+            moment.at_ms = stamped_ms.min(step.at_ms);
         }
         _ => return vec![moment],
     }
@@ -95,7 +95,10 @@ fn words(step: &Step, facts: &NodeFacts, told: &str) -> String {
         StepKind::Refused => format!("Spillway refused to launch it{why}."),
         StepKind::Launched => {
             let place = placed(facts, instance);
-            format!("{instance} was launched for it{place}{why}.")
+            // What the jobs were told: `cloud-7: launched 1 on-demand, for spot: …`.
+            let after = reason.and_then(|note| note.split_once(", for "));
+            let after = after.map_or_else(String::new, |(_, after)| format!(", after {after}"));
+            format!("{instance} was launched for it{place}{after}.")
         }
         StepKind::NotLaunched => format!("No instance could be launched for it{why}."),
         StepKind::Told => format!("slurmctld was told {told}."),

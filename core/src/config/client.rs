@@ -57,7 +57,7 @@ pub struct Queues {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AwsAccess {
-    /// The DynamoDB table; only `spillway config push` and the nodes use it.
+    /// The DynamoDB table; the commands of the operator and the nodes use it.
     #[schemars(regex(pattern = r"^[A-Za-z0-9_.-]{3,255}$"))]
     pub table: String,
     /// A credentials file in the AWS format, readable by SlurmUser only.

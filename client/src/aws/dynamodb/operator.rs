@@ -1,5 +1,7 @@
 //! What an operator's commands read and write besides the policy: any item as a record, and the hold of an instance.
 
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Number, Value};
@@ -12,7 +14,7 @@ use super::{Item, KEY, Table, TableError};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Released {
     /// It is protected no more.
-    Done(InstanceRecord),
+    Done(Box<InstanceRecord>),
     /// No operator held it.
     NotHeld,
     /// It bears the tag in EC2, and the next sweep would hold it again.
@@ -95,11 +97,11 @@ impl Table {
         match sent {
             Ok(answer) => self
                 .parse(arn, answer.attributes.unwrap_or_default())
-                .map(Released::Done),
+                .map(|record| Released::Done(Box::new(record))),
             Err(error)
                 if error
                     .as_service_error()
-                    .is_some_and(|error| error.is_conditional_check_failed_exception()) =>
+                    .is_some_and(UpdateItemError::is_conditional_check_failed_exception) =>
             {
                 Ok(Released::NotHeld)
             }
@@ -107,10 +109,7 @@ impl Table {
         }
     }
 
-    fn update(
-        &self,
-        key: &str,
-    ) -> aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder {
+    fn update(&self, key: &str) -> UpdateItemFluentBuilder {
         self.client
             .update_item()
             .table_name(&self.name)

@@ -73,9 +73,7 @@ pub fn verdict(facts: &NodeFacts, last: &Step, reason: &str) -> Verdict {
     if has(&CAPACITY) {
         return make(
             Kind::NoCapacity,
-            format!(
-                "got no instance {when}, because EC2 had none of what its node group may use: {reason}."
-            ),
+            format!("got no instance {when}, because EC2 had none of what its node group may use."),
             format!(
                 "{} More instance types, zones or capacity kinds for the node group in spillway.toml make that rarer.",
                 again(facts).trim_start()

@@ -161,11 +161,10 @@ impl Sources<'_> {
 
     /// `KIND#cluster#rest`.
     fn key(&self, names: &[&str]) -> String {
-        let mut key = format!("{}#{}", names[0], self.site.client.cluster);
-        for name in &names[1..] {
-            key += &format!("#{name}");
-        }
-        key
+        let (kind, rest) = names.split_first().expect("every key has a kind");
+        let mut words = vec![*kind, self.site.client.cluster.as_str()];
+        words.extend(rest);
+        words.join("#")
     }
 }
 
