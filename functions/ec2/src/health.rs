@@ -8,7 +8,7 @@ use spillway_core::name::InstanceId;
 
 use crate::{Ec2Client, classify};
 
-/// The most a page holds (DescribeInstanceStatus, `MaxResults`).
+/// The most a page holds (`DescribeInstanceStatus`, `MaxResults`).
 const PAGE_SIZE: i32 = 1000;
 
 impl Ec2Client {

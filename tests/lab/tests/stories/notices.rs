@@ -45,9 +45,10 @@ async fn submit_unlucky(lab: &Lab) -> String {
 }
 
 fn pool_of(lab: &Lab, instance_id: &str) -> Pool {
-    let pool = lab
-        .ec2
-        .with(|ec2, _| ec2.instance(instance_id).map(|i| i.pool()));
+    let pool = lab.ec2.with(|ec2, _| {
+        ec2.instance(instance_id)
+            .map(spillway_world::ec2::Instance::pool)
+    });
     pool.expect("the instance")
 }
 

@@ -262,7 +262,16 @@ impl Ec2 {
         if let Some(fleet_id) = &recipe.fleet_id {
             tags.insert("aws:ec2:fleet-id".to_owned(), fleet_id.clone());
         }
-        let subnet = self.subnets[&recipe.subnet_id].clone();
+        // Not the subnet itself: it knows each address that is taken.
+        let Subnet {
+            subnet_id,
+            vpc_id,
+            availability_zone,
+            availability_zone_id,
+            ..
+        } = &self.subnets[&recipe.subnet_id];
+        let [subnet_id, vpc_id, availability_zone, availability_zone_id] =
+            [subnet_id, vpc_id, availability_zone, availability_zone_id].map(Clone::clone);
         let spot = recipe.pool.kind == CapacityKind::Spot;
         let [_, a, b, c] = address.octets();
         Instance {
@@ -277,10 +286,10 @@ impl Ec2 {
             instance_type: recipe.instance_type.name.clone(),
             kind: recipe.pool.kind,
             image_id: recipe.image_id.clone(),
-            subnet_id: subnet.subnet_id,
-            vpc_id: subnet.vpc_id,
-            availability_zone: subnet.availability_zone,
-            availability_zone_id: subnet.availability_zone_id,
+            subnet_id,
+            vpc_id,
+            availability_zone,
+            availability_zone_id,
             private_ip: Some(address),
             network_interface_id: self.fresh_id("eni"),
             mac_address: format!("0a:ff:{a:02x}:{b:02x}:{c:02x}:01"),

@@ -165,6 +165,7 @@ impl Call {
 
 impl Trouble {
     /// Troubles of a call, the declared list.
+    #[expect(clippy::too_many_lines, reason = "one table")]
     pub(crate) fn of(call: Call) -> &'static [Self] {
         use Call as C;
         use Trouble as T;
