@@ -22,7 +22,7 @@ INSTALL := CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off CARGO
 	CARGO_PROFILE_RELEASE_DEBUG=0 CARGO_TARGET_DIR=$(TOOLS)/build cargo install --locked --no-track
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test soak check sim sim-mutants mutants bench up down clean
+.PHONY: help build demo test soak releases check sim sim-mutants mutants bench up down clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,10 @@ test: check $(NEXTEST) ## Run all checks and all tests
 soak: build $(NEXTEST) ## Run the story that is shortened for every day (EC2 away) for as long as it really takes
 	SPILLWAY_SOAK=1 $(NEXTEST) nextest run --workspace --cargo-profile $(PROFILE) \
 		-E 'binary(stories) & test(faults::unavailable::)'
+
+releases: build $(NEXTEST) ## Run the stories on the Slurms of Debian 13 and unstable (debootstrap, 300 MB each, once)
+	$(NEXTEST) nextest run --workspace --cargo-profile $(PROFILE) --ignore-default-filter \
+		-E 'binary(stories) & test(/::of_debian_/)'
 
 check: build $(NEXTEST) $(DENY) ## Check format, lints, documentation, licences, imports, schemas and the template
 	cargo fmt --all --check

@@ -38,7 +38,14 @@ async fn main() -> Result<(), Error> {
         let quarantine = async |body: &str, reason: &str| queues.quarantine(body, reason).await;
         let work = async |batch| notices(control, ec2, batch).await;
         Ok::<SqsBatchResponse, Error>(
-            handle_together(invocation, event.payload, quarantine, Notice::parse, work).await,
+            Box::pin(handle_together(
+                invocation,
+                event.payload,
+                quarantine,
+                Notice::parse,
+                work,
+            ))
+            .await,
         )
     }))
     .await

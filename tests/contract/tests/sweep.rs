@@ -81,10 +81,10 @@ async fn swept(port: Port) {
         .unwrap();
     let report = report.record.expect("a report");
     assert_eq!((report.instances, report.nodes), (NODES + ORPHANS, NODES));
-    #[expect(clippy::cast_precision_loss)]
-    let expected = |count: usize| count as f64;
-    assert_eq!(healed[ORPHANS_ENDED], expected(ORPHANS), "{healed:?}");
-    assert_eq!(healed[SWEEP_HEALED], expected(ORPHANS + GONE), "{healed:?}");
+    let counted = |name| format!("{:.0}", healed[name]);
+    assert_eq!(counted(ORPHANS_ENDED), ORPHANS.to_string(), "{healed:?}");
+    let all = (ORPHANS + GONE).to_string();
+    assert_eq!(counted(SWEEP_HEALED), all, "{healed:?}");
     let releases = port.receive(Inbox::Suspend);
     assert!(!releases.is_empty(), "terminate is asked");
 
