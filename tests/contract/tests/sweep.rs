@@ -46,11 +46,9 @@ async fn swept(port: Port) {
     let ids = launched(&port, NODES + ORPHANS);
     let owned = &ids[..NODES];
     pair(&port, owned).await;
-    port.with_ec2(|ec2| {
-        let gone: Vec<String> = owned[..GONE].iter().map(ToString::to_string).collect();
-        let now_ms = port.now_ms();
-        ec2.terminate_instances(now_ms, &gone, false).unwrap();
-    });
+    let gone: Vec<String> = owned[..GONE].iter().map(ToString::to_string).collect();
+    let now_ms = port.now_ms();
+    port.with_ec2(|ec2| ec2.terminate_instances(now_ms, &gone, false).unwrap());
     // Old enough to be orphans.
     port.sleep_ms(5 * MINUTE_MS).await;
 

@@ -23,6 +23,7 @@ pub enum Principal {
     Callback,
     Report,
     Notice,
+    Sweep,
     /// Our instance [`Setting::ours`].
     BurstNode,
     /// Somebody who got a session of the burst nodes' role without being an instance.
@@ -41,7 +42,7 @@ pub enum Principal {
 
 impl Principal {
     /// Those that the template is for.
-    pub const OF_THE_TEMPLATE: [Self; 8] = [
+    pub const OF_THE_TEMPLATE: [Self; 9] = [
         Self::HeadNode,
         Self::Operator,
         Self::Launch,
@@ -49,6 +50,7 @@ impl Principal {
         Self::Callback,
         Self::Report,
         Self::Notice,
+        Self::Sweep,
         Self::BurstNode,
     ];
 
@@ -62,6 +64,7 @@ impl Principal {
             Self::Callback => "callback",
             Self::Report => "report",
             Self::Notice => "notice",
+            Self::Sweep => "sweep",
             Self::BurstNode => "burst node",
             Self::NoInstance => "no instance",
             Self::Reader => "reader",
@@ -101,6 +104,7 @@ pub async fn credentials(lab: &Lab, setting: &Setting) -> BTreeMap<Principal, Cr
         (Principal::Callback, "callback"),
         (Principal::Report, "report"),
         (Principal::Notice, "notice"),
+        (Principal::Sweep, "sweep"),
     ] {
         who.insert(principal, function_role(lab, &root, function).await);
     }

@@ -114,6 +114,7 @@ pub fn rows(setting: &Setting) -> Vec<Row> {
         functions::callback(setting),
         functions::report(setting),
         functions::notice(setting),
+        functions::sweep(setting),
         nodes::burst_node(setting),
         nodes::burst_node_secrets(setting),
         nodes::others(setting),

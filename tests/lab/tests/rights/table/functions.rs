@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 
 use super::{Expected, Row, asked, but, may, only};
-use crate::principals::Principal::{Callback, HeadNode, Launch, Notice, Owner, Report, Terminate};
+use crate::principals::Principal::{
+    Callback, HeadNode, Launch, Notice, Operator, Owner, Report, Sweep, Terminate,
+};
 use crate::requests::{
     command, describe, due, item, put, receive, run, secret, send, tagged, terminated,
 };
@@ -225,6 +227,50 @@ pub(super) fn notice(s: &Setting) -> Vec<Row> {
             "look for what is due",
             "dynamodb:Query",
             due(s),
+        ),
+    ]
+}
+
+pub(super) fn sweep(s: &Setting) -> Vec<Row> {
+    vec![
+        may(Sweep, "receive what wakes it", receive(s, "Sweep")),
+        may(Sweep, "wake a launch", send(s, "Resume")),
+        may(Sweep, "ask for an end", send(s, "Suspend")),
+        may(Sweep, "find what is due", due(s)),
+        may(
+            Sweep,
+            "change a record",
+            put(s, "NODE#of-the-rights-table-too"),
+        ),
+        only(
+            Terminate,
+            Sweep,
+            "terminate itself",
+            "ec2:TerminateInstances",
+            terminated(&[&s.doomed]),
+        ),
+        only(Launch, Sweep, "launch", "ec2:RunInstances", run(s)),
+        only(
+            Callback,
+            Sweep,
+            "send updates",
+            "sqs:sendmessage",
+            send(s, "Updates"),
+        ),
+        only(
+            Callback,
+            Sweep,
+            "read the signing key",
+            "ssm:GetParameter",
+            secret(&s.signing_key()),
+        ),
+        may(Operator, "ask for a sweep", send(s, "Sweep")),
+        only(
+            Operator,
+            HeadNode,
+            "ask for a sweep",
+            "sqs:sendmessage",
+            send(s, "Sweep"),
         ),
     ]
 }
