@@ -12,6 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use serde_json::json;
 use spillway_world::ec2::InstanceState;
 
 use crate::lab::{Lab, LabSpec};
@@ -74,6 +75,8 @@ async fn story(lab: &Lab, timeline: &Timeline) -> anyhow::Result<Summary> {
     ran.extend(jobs::array_of_three(lab, timeline).await?);
     timeline.chapter("No job is left: Slurm suspends the idle nodes");
     all_gone(lab).await?;
+    timeline.chapter("The sweep looks for what went wrong");
+    swept(lab).await?;
     // The last events are on their way through the logs.
     tokio::time::sleep(Duration::from_secs(1)).await;
     timeline.chapter("What all this has left is searched for secrets");
@@ -83,6 +86,32 @@ async fn story(lab: &Lab, timeline: &Timeline) -> anyhow::Result<Summary> {
         searched.secrets, searched.places, searched.bytes
     );
     figures::summary(lab, ran, timeline.moments())
+}
+
+/// Asks for a sweep, which else comes within a minute, and waits until it has said something.
+async fn swept(lab: &Lab) -> anyhow::Result<()> {
+    let url = lab
+        .output("SweepQueueUrl")
+        .context("the stack has a sweep queue")?;
+    let cluster = &lab.spec.cluster;
+    let message = json!({"version": 1, "cluster": cluster, "body": {"kind": "sweep"}});
+    let root = lab.cloud.emulator.root();
+    root.send_message(url, &message.to_string()).await?;
+    let logs = json!({"logGroupName": format!("/aws/lambda/{cluster}-sweep")});
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(FAREWELL_SECONDS);
+    while tokio::time::Instant::now() < deadline {
+        let answer = root
+            .json("logs", "Logs_20140328.FilterLogEvents", &logs)
+            .await?;
+        if answer["events"]
+            .as_array()
+            .is_some_and(|events| !events.is_empty())
+        {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    bail!("the sweep said nothing for {FAREWELL_SECONDS} s")
 }
 
 /// Waits until Slurm holds every node powered down and EC2 has no instance left.
