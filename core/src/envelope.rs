@@ -23,6 +23,22 @@ pub const ENVELOPE_LIFE_MS: u64 = 10 * 60 * 1000;
 /// The longest reason we put into Slurm's `Reason=`; longer text is cut. scontrol and sinfo stay readable.
 pub const MAX_REASON_CHARS: usize = 240;
 
+/// How every reason of ours begins, so that it is told from an administrator's and from Slurm's own.
+pub const REASON_MARK: &str = "spillway: ";
+
+/// A text as Slurm's `Reason=`: marked as ours, on one line, at most [`MAX_REASON_CHARS`].
+#[must_use]
+pub fn reason(text: &str) -> String {
+    let mark = if text.starts_with(REASON_MARK) {
+        ""
+    } else {
+        REASON_MARK
+    };
+    let line = mark.chars().chain(text.chars());
+    let line = line.map(|c| if c.is_control() { ' ' } else { c });
+    line.take(MAX_REASON_CHARS).collect()
+}
+
 /// What the updates queue carries, for the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Envelope {

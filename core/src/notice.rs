@@ -7,7 +7,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::envelope::MAX_REASON_CHARS;
+use crate::envelope;
 use crate::message::{MAX_BODY_BYTES, NodeNotice};
 use crate::name::{InstanceId, NameError};
 
@@ -36,7 +36,7 @@ pub struct Warning {
     pub instance: InstanceId,
     /// When it happens, Unix milliseconds; absent where nobody says.
     pub until_ms: Option<u64>,
-    /// For Slurm's Reason: AWS's words, at most [`MAX_REASON_CHARS`].
+    /// For Slurm's Reason: AWS's words, at most [`envelope::MAX_REASON_CHARS`].
     pub reason: String,
 }
 
@@ -160,11 +160,9 @@ impl Warning {
     }
 }
 
-/// Marked as ours, on one line, of bounded length.
+/// For Slurm's Reason, with when it happens.
 fn reason(words: &str, until_ms: Option<u64>) -> String {
     let at = until_ms.and_then(time::words);
     let at = at.map(|at| format!(" at {at}")).unwrap_or_default();
-    let line = format!("spillway: {words}{at}");
-    let line = line.chars().map(|c| if c.is_control() { ' ' } else { c });
-    line.take(MAX_REASON_CHARS).collect()
+    envelope::reason(&format!("{words}{at}"))
 }

@@ -11,10 +11,12 @@ use crate::envelope::JobNote;
 use crate::name::{Generation, InstanceId, NodeGroupName, NodeName, RequestId, Signal};
 
 mod history;
+mod parting;
 mod transition;
 
 pub use history::{MAX_HISTORY, Step, StepKind};
-pub use transition::{EXPIRED_REASON, NOT_LAUNCHED_IN_TIME_REASON, RECOVER_AGAIN_MS};
+pub use parting::RECOVER_AGAIN_MS;
+pub use transition::{EXPIRED_REASON, NOT_LAUNCHED_IN_TIME_REASON};
 
 /// Which launch an instance came from: one part of one request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

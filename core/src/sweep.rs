@@ -48,7 +48,8 @@ pub struct Snapshot {
     pub pairings: BTreeMap<NodeName, Pairing>,
     /// The launches that pairings wait for and instances without a node came from.
     pub requests: BTreeMap<LaunchKey, SeenRequest>,
-    /// slurmctld's states; none if they are missing or older than [`SLURM_REPORT_STALE_MS`].
+    /// slurmctld's states as last reported, however long ago; older than [`SLURM_REPORT_STALE_MS`] they count for nothing
+    /// but whether a node ran a job when the head node fell silent.
     pub slurm: Option<SlurmReport>,
     /// What the agent said last.
     pub head_node: HeadNode,
@@ -109,7 +110,7 @@ pub struct SeenRequest {
 /// What the agent said last of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HeadNode {
-    /// Since when nothing was heard, Unix milliseconds; none if nothing ever was.
+    /// When it was last heard of, Unix milliseconds; none if it never was.
     pub heard_ms: Option<u64>,
     /// When Slurm called for the oldest request that is not sent, Unix milliseconds.
     pub oldest_spooled_ms: Option<u64>,
@@ -257,6 +258,7 @@ pub fn plan_sweep(snapshot: &Snapshot, earlier: &Marks) -> SweepPlan {
         findings: Vec::new(),
     };
     sweep.pairings();
+    sweep.launches();
     sweep.unowned_instances();
     sweep.slurm_nodes();
     sweep.spool();
@@ -295,8 +297,6 @@ impl Sweep<'_> {
                 .or_else(|| self.of_slurm(pairing))
                 .or_else(|| self.of_head_node(pairing));
             self.findings.extend(found);
-            let stalled = self.of_launch(pairing);
-            self.findings.extend(stalled);
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 use spillway_core::envelope::{
-    Envelope, KeyId, MAX_SEALED_BYTES, OpenError, PublicKey, SigningKey, Update, UpdateAction,
-    open, seal,
+    Envelope, KeyId, MAX_REASON_CHARS, MAX_SEALED_BYTES, OpenError, PublicKey, SigningKey, Update,
+    UpdateAction, open, reason, seal,
 };
 use spillway_core::name::{ClusterName, Generation};
 
@@ -158,4 +158,18 @@ proptest! {
         let text = String::from_utf8(bytes).unwrap();
         prop_assert_ne!(refusal(&text, &[key(1).public()]), "accepted");
     }
+}
+
+#[test]
+fn a_reason_is_marked_once_on_one_line_and_of_bounded_length() {
+    for (text, expected) in [
+        ("spot", "spillway: spot"),
+        ("spillway: spot", "spillway: spot"),
+        ("a\nb\tc", "spillway: a b c"),
+        ("", "spillway: "),
+    ] {
+        assert_eq!(reason(text), expected);
+    }
+    let long = reason(&"é".repeat(2 * MAX_REASON_CHARS));
+    assert_eq!(long.chars().count(), MAX_REASON_CHARS);
 }

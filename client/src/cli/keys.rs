@@ -5,18 +5,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
-use spillway_core::config::{AwsAccess, ClientConfig};
+use spillway_core::config::ClientConfig;
 use spillway_core::envelope::{KeyId, PublicKey};
 
+use super::operator::{self, HINT};
 use super::{EXIT_OK, output, runtime};
-use crate::aws;
 use crate::aws::ssm::Parameters;
 use crate::config::{default_file, load_client};
 use crate::keyring::{KeptKey, Keyring};
-
-/// How often the SDK tries a call: a person waits.
-const AWS_ATTEMPTS: u32 = 3;
-const HINT: &str = "are these operator credentials for this account and region?";
 
 /// `keys …`
 #[derive(Debug, Subcommand)]
@@ -94,13 +90,7 @@ pub fn run(command: KeysCommand) -> anyhow::Result<u8> {
 }
 
 async fn connect(site: &ClientConfig) -> anyhow::Result<Keyring> {
-    // The configuration's credentials are the head node's, which may not do this.
-    let access = AwsAccess {
-        credentials_file: None,
-        profile: None,
-        ..site.aws.clone()
-    };
-    let sdk = aws::sdk_config(&access, site.region.as_str(), AWS_ATTEMPTS).await?;
+    let sdk = operator::sdk(site).await?;
     Ok(Keyring::new(Parameters::new(&sdk), &site.cluster))
 }
 

@@ -13,6 +13,16 @@ use crate::config::{default_file, load};
 
 /// How often the SDK tries a call: a person waits.
 const AWS_ATTEMPTS: u32 = 3;
+
+/// AWS as the caller: the configuration's credentials are the head node's, which may not do what an operator does.
+pub async fn sdk(site: &ClientConfig) -> Result<SdkConfig, AwsError> {
+    let access = AwsAccess {
+        credentials_file: None,
+        profile: None,
+        ..site.aws.clone()
+    };
+    aws::sdk_config(&access, site.region.as_str(), AWS_ATTEMPTS).await
+}
 /// What is most often wrong.
 pub const HINT: &str = "are these operator credentials for this account and region?";
 
@@ -45,17 +55,12 @@ pub struct OperatorAws {
 }
 
 impl OperatorAws {
-    /// Connects as the caller: the configuration's credentials are the head node's, which may not do this.
+    /// Connects as the caller.
     pub async fn connect(site: &ClientConfig) -> Result<Self, AwsError> {
-        let access = AwsAccess {
-            credentials_file: None,
-            profile: None,
-            ..site.aws.clone()
-        };
-        let sdk: SdkConfig = aws::sdk_config(&access, site.region.as_str(), AWS_ATTEMPTS).await?;
+        let sdk = sdk(site).await?;
         let client = aws_sdk_dynamodb::Client::new(&sdk);
         Ok(Self {
-            table: Table::new(client, access.table),
+            table: Table::new(client, &site.aws.table),
             queues: OperatorQueues::new(&sdk),
         })
     }

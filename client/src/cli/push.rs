@@ -4,14 +4,10 @@ use std::fmt::Write as _;
 
 use anyhow::Context as _;
 use aws_sdk_dynamodb::config::ProvideCredentials as _;
-use spillway_core::config::{AwsAccess, NodeGroup, Policy, Site};
+use spillway_core::config::{NodeGroup, Policy, Site};
 
-use super::{EXIT_OK, output, runtime};
-use crate::aws;
+use super::{EXIT_OK, operator, output, runtime};
 use crate::aws::dynamodb::{StoredPolicy, Table};
-
-/// How often the SDK tries a call: a person waits.
-const AWS_ATTEMPTS: u32 = 3;
 
 /// Puts the site's policy in force and prints what changes.
 pub fn run(site: &Site, table: Option<String>) -> anyhow::Result<u8> {
@@ -21,17 +17,12 @@ pub fn run(site: &Site, table: Option<String>) -> anyhow::Result<u8> {
 }
 
 async fn push(site: &Site, table: Option<String>) -> anyhow::Result<String> {
-    // The configuration's credentials are the head node's, which may not do this.
-    let access = AwsAccess {
-        credentials_file: None,
-        profile: None,
-        ..site.client.aws.clone()
-    };
     let policy = &site.policy;
-    let sdk = aws::sdk_config(&access, policy.region.as_str(), AWS_ATTEMPTS).await?;
+    let sdk = operator::sdk(&site.client).await?;
+    let own = &site.client.aws.table;
     let table = Table::new(
         aws_sdk_dynamodb::Client::new(&sdk),
-        table.unwrap_or(access.table),
+        table.as_ref().unwrap_or(own),
     );
     let hint =
         "cannot push the policy: are these operator credentials for this account and region?";

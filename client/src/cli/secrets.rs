@@ -6,16 +6,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
-use spillway_core::config::{AwsAccess, ClientConfig};
+use spillway_core::config::ClientConfig;
 
-use super::{EXIT_OK, output, runtime};
-use crate::aws;
+use super::{EXIT_OK, operator, output, runtime};
 use crate::aws::ssm::{Decrypt, Existing, ParameterError, Parameters};
 use crate::config::{default_file, load_client};
 use crate::secret::{JoinSecret, KeyBytes};
 
-/// How often the SDK tries a call: a person waits.
-const AWS_ATTEMPTS: u32 = 3;
 const HINT: &str = "are these operator credentials for this account and region?";
 
 /// More than any key has: what is read of a file that is none.
@@ -106,13 +103,7 @@ fn read(secret: JoinSecret, file: Option<&Path>) -> anyhow::Result<KeyBytes> {
 }
 
 async fn parameters(site: &ClientConfig) -> anyhow::Result<Parameters> {
-    // The configuration's credentials are the head node's, which may not do this.
-    let access = AwsAccess {
-        credentials_file: None,
-        profile: None,
-        ..site.aws.clone()
-    };
-    let sdk = aws::sdk_config(&access, site.region.as_str(), AWS_ATTEMPTS).await?;
+    let sdk = operator::sdk(site).await?;
     Ok(Parameters::new(&sdk))
 }
 

@@ -1,6 +1,8 @@
 //! One line of `scontrol show nodes --oneliner`.
 
+use spillway_core::envelope::REASON_MARK;
 use spillway_core::name::NodeName;
+use spillway_core::node_state::NodeState;
 
 /// What slurmctld says of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,18 +15,6 @@ pub struct NodeRow {
     pub address: String,
     /// `Reason`, without who set it and when; none if it is empty.
     pub reason: Option<String>,
-}
-
-/// How every `Reason` of ours begins, so that it is known from an administrator's.
-const OUR_MARK: &str = "spillway: ";
-
-/// A reason that is known for ours later.
-pub fn marked(reason: &str) -> String {
-    if reason.starts_with(OUR_MARK) {
-        reason.to_owned()
-    } else {
-        format!("{OUR_MARK}{reason}")
-    }
 }
 
 impl NodeRow {
@@ -44,11 +34,14 @@ impl NodeRow {
         })
     }
 
-    /// Whether a flag is set. Never compare whole states: versions add flags.
+    /// Its flags.
+    fn flags(&self) -> NodeState<'_> {
+        NodeState(&self.state)
+    }
+
+    /// Whether a flag is set.
     pub fn has(&self, flag: &str) -> bool {
-        self.state
-            .split('+')
-            .any(|set| set.trim_end_matches(['*', '#', '~', '%', '$', '@', '^', '!']) == flag)
+        self.flags().has(flag)
     }
 
     /// Whether it is one of `State=CLOUD`: on-premises nodes are none of our business.
@@ -63,20 +56,18 @@ impl NodeRow {
 
     /// Whether Slurm has let it go.
     pub fn is_let_go(&self) -> bool {
-        self.has("POWERED_DOWN") || self.has("POWERING_DOWN")
+        self.flags().is_let_go()
     }
 
     /// Whether a job holds it, or is not quite off it yet.
     pub fn holds_job(&self) -> bool {
-        ["ALLOCATED", "MIXED", "COMPLETING"]
-            .iter()
-            .any(|flag| self.has(flag))
+        self.flags().has_job()
     }
 
     /// Whether its `Reason` is one of ours.
     pub fn reason_is_ours(&self) -> bool {
         let reason = self.reason.as_deref();
-        reason.is_some_and(|reason| reason.starts_with(OUR_MARK))
+        reason.is_some_and(|reason| reason.starts_with(REASON_MARK))
     }
 
     /// Whether somebody else drained it, an administrator as a rule.
@@ -158,8 +149,6 @@ mod tests {
             let row = NodeRow::parse(&line).unwrap();
             assert_eq!(row.is_drained_by_others(), by_others, "{line}");
         }
-        assert_eq!(marked("spot"), "spillway: spot");
-        assert_eq!(marked("spillway: spot"), "spillway: spot");
     }
 
     #[test]

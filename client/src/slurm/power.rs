@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
+use spillway_core::envelope;
 use spillway_core::hostlist::Hostlist;
 use spillway_core::name::NodeName;
 
-use super::node_row::marked;
 use super::{NodeRow, Slurm, SlurmError, UPDATE_BATCH, by_name, reason_text};
 use crate::nodes;
 
@@ -48,7 +48,7 @@ impl Slurm {
 
     /// Lets no new job start on at most [`UPDATE_BATCH`] nodes; those that run there go on.
     pub async fn drain(&self, nodes: &[&NodeName], reason: &str) -> Result<(), SlurmError> {
-        let reason = format!("Reason={}", reason_text(&marked(reason)));
+        let reason = format!("Reason={}", reason_text(&envelope::reason(reason)));
         self.set(nodes, &["State=DRAIN", &reason]).await
     }
 

@@ -228,6 +228,9 @@ pub struct RequeueJobs {
     pub at_ms: u64,
 }
 
+/// How long an update may go unacknowledged before it is told again.
+pub const RESEND_SECONDS: u64 = 30;
+
 /// Timer on the reports queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Resend {

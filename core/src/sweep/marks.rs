@@ -42,18 +42,6 @@ impl Marks {
     pub fn since_ms(&self, mark: &Mark) -> Option<u64> {
         self.0.get(mark).copied()
     }
-
-    /// How many there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
 }
 
 impl From<Vec<(Mark, u64)>> for Marks {

@@ -9,9 +9,9 @@ use crate::pairing::{Pairing, PairingState};
 /// Clocks of two programs on the head node are one clock; a request is stamped after slurmctld has changed the node.
 const STAMP_MARGIN_MS: u64 = 1_000;
 
-impl Sweep<'_> {
+impl<'a> Sweep<'a> {
     /// slurmctld's word on a node, where it was given after the node's last request was stamped.
-    fn news_of(&self, pairing: &Pairing) -> Option<&SlurmNode> {
+    fn news_of(&self, pairing: &Pairing) -> Option<&'a SlurmNode> {
         let slurm = self.fresh_slurm()?;
         let node = slurm.nodes.get(&pairing.node)?;
         let stamped_ms = pairing.generation.at_ms();
@@ -22,7 +22,7 @@ impl Sweep<'_> {
         (is_later && is_same).then_some(node)
     }
 
-    fn fresh_slurm(&self) -> Option<&SlurmReport> {
+    fn fresh_slurm(&self) -> Option<&'a SlurmReport> {
         let slurm = self.snapshot.slurm.as_ref()?;
         let age_ms = self.snapshot.now_ms.saturating_sub(slurm.observed_ms);
         (age_ms < super::SLURM_REPORT_STALE_MS).then_some(slurm)
@@ -30,7 +30,7 @@ impl Sweep<'_> {
 
     /// What slurmctld says of a node that has an instance, or waits for one.
     pub(super) fn of_slurm(&mut self, pairing: &Pairing) -> Option<Finding> {
-        let node = self.news_of(pairing)?.clone();
+        let node = self.news_of(pairing)?;
         let (state, name) = (node.state(), &pairing.node);
         let confirm_ms = self.confirm_ms();
         if pairing.state == PairingState::Free {
@@ -64,7 +64,7 @@ impl Sweep<'_> {
             let heal = lasts.then_some(Heal::Fail);
             return Some(Finding::of(FindingKind::Down, pairing, reason, heal));
         }
-        self.stranger(pairing, &node, confirm_ms)
+        self.stranger(pairing, node, confirm_ms)
     }
 
     /// Whether something else than its instance has registered for it.
@@ -99,7 +99,7 @@ impl Sweep<'_> {
 
     /// Nodes that nothing serves and that slurmctld does not get out of their state.
     pub(super) fn slurm_nodes(&mut self) {
-        let Some(slurm) = self.fresh_slurm().cloned() else {
+        let Some(slurm) = self.fresh_slurm() else {
             return;
         };
         for (name, node) in &slurm.nodes {

@@ -1,11 +1,12 @@
 //! What time says of our own records: deadlines, updates, launches, the spool, the head node.
 
+use std::collections::BTreeMap;
+
 use super::{Finding, FindingKind, Heal, LATE_MS, Sweep};
 use crate::config::HeadNodeAway;
-use crate::pairing::{Pairing, PairingState};
+use crate::message::RESEND_SECONDS;
+use crate::pairing::{LaunchKey, Pairing, PairingState};
 
-/// How often what is due is told again (`spillway_control::deliver`).
-const RESEND_MS: u64 = 30_000;
 /// A launch that nobody has worked on for so long is woken.
 const STALLED_MS: u64 = 60_000;
 /// A request that waits so long at the head node is stuck: the agent sends within a second.
@@ -28,7 +29,7 @@ impl Sweep<'_> {
         let due = pairing.update_due.as_ref()?;
         let age_ms = now_ms.saturating_sub(due.since_ms);
         // Each attempt has its timer; one that is two timers late has none.
-        let expected_ms = (u64::from(due.attempt) + 2) * RESEND_MS + LATE_MS;
+        let expected_ms = (u64::from(due.attempt) + 2) * RESEND_SECONDS * 1000 + LATE_MS;
         (age_ms >= expected_ms).then(|| {
             let seconds = age_ms / 1000;
             let reason = format!(
@@ -42,23 +43,29 @@ impl Sweep<'_> {
         })
     }
 
-    /// A launch that a node waits for and nobody works on.
-    pub(super) fn of_launch(&mut self, pairing: &Pairing) -> Option<Finding> {
-        let PairingState::Requested { launch, .. } = &pairing.state else {
-            return None;
-        };
-        let request = self.snapshot.requests.get(launch)?;
-        let goes_on = |finding: &Finding| matches!(&finding.heal, Some(Heal::GoOn { launch: own }) if own == launch);
-        let is_stalled = !request.is_done
-            && self.snapshot.now_ms >= request.lease_until_ms + STALLED_MS
-            && !self.findings.iter().rev().any(goes_on);
-        is_stalled.then(|| {
+    /// Launches that nodes wait for and nobody works on.
+    pub(super) fn launches(&mut self) {
+        let mut waited_for: BTreeMap<&LaunchKey, &Pairing> = BTreeMap::new();
+        for pairing in self.snapshot.pairings.values() {
+            if let PairingState::Requested { launch, .. } = &pairing.state {
+                waited_for.entry(launch).or_insert(pairing);
+            }
+        }
+        for (launch, pairing) in waited_for {
+            let request = self.snapshot.requests.get(launch);
+            let is_stalled = request.is_some_and(|request| {
+                !request.is_done && self.snapshot.now_ms >= request.lease_until_ms + STALLED_MS
+            });
+            if !is_stalled {
+                continue;
+            }
             let reason = format!("nobody works on request {}", launch.request_id);
-            let heal = Heal::GoOn {
+            let heal = Some(Heal::GoOn {
                 launch: launch.clone(),
-            };
-            Finding::of(FindingKind::Stalled, pairing, reason, Some(heal))
-        })
+            });
+            let found = Finding::of(FindingKind::Stalled, pairing, reason, heal);
+            self.findings.push(found);
+        }
     }
 
     pub(super) fn spool(&mut self) {

@@ -7,7 +7,7 @@ use spillway_core::envelope::{
     CoolOff, ENVELOPE_LIFE_MS, Envelope, JobNote, MAX_ENVELOPE_BYTES, Update, UpdateAction,
 };
 use spillway_core::hostlist::{self, Hostlist};
-use spillway_core::message::{HEARTBEAT_STALE_MS, ReportBody, Resend};
+use spillway_core::message::{HEARTBEAT_STALE_MS, RESEND_SECONDS, ReportBody, Resend};
 use spillway_core::name::{Generation, NodeGroupName, NodeName, RequestId};
 use spillway_core::pairing::{DueAction, DueCoolOff, Pairing};
 use tracing::{info, warn};
@@ -16,9 +16,6 @@ use crate::fault::Fault;
 use crate::ports::{Clock, Commands, Control, Keys, Queues, Table};
 use crate::roads::{self, Roads};
 use crate::tally::{self, Tally};
-
-/// How long an update may go unacknowledged before it is sent again.
-pub const RESEND_SECONDS: u64 = 30;
 
 /// How many nodes an update names at most: an address takes at most 42 bytes as JSON (IPv6), a name of
 /// usual length 20 in a hostlist that does not fold, so that 300 stay below [`MAX_ENVELOPE_BYTES`].

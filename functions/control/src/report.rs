@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use spillway_core::envelope::MAX_REASON_CHARS;
+use spillway_core::envelope::reason;
 use spillway_core::message::{
     Acknowledge, Heartbeat, JoinDeadline, NodeFailed, NodeReady, NodeStates, RefusalReason,
     ReportBody, RequeueJobs, Resend, UpdateOutcome,
@@ -260,20 +260,6 @@ async fn requeue<T: Table, Q: Queues, C: Clock>(
     let applied = apply(control, vec![(timer.node, event)]).await?;
     tally.add(tally::NODES_REQUEUED, accepted(&applied).len());
     Ok(tally)
-}
-
-/// Slurm's Reason: marked as ours, on one line, of bounded length.
-pub(crate) fn reason(text: &str) -> String {
-    let line: String = text
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
-    let marked = if line.starts_with("spillway:") {
-        line
-    } else {
-        format!("spillway: {line}")
-    };
-    marked.chars().take(MAX_REASON_CHARS).collect()
 }
 
 async fn resend_due<T: Table, Q: Queues, C: Clock>(

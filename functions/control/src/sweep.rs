@@ -51,7 +51,12 @@ pub async fn sweep<T: Table, Q: Queues, C: Clock>(
             Ok(tally)
         };
     };
-    let swept = turn(control, ec2, &order, &record, budget, &mut tally).await;
+    let since_whole_ms = control.clock.now_ms().saturating_sub(record.whole_ms);
+    let order = SweepOrder {
+        whole: order.whole || since_whole_ms >= WHOLE_EVERY_MS,
+        ..order
+    };
+    let swept = turn(control, ec2, &order, &record.marks, budget, &mut tally).await;
     let marks = swept.as_ref().ok().map(|(plan, _)| plan.marks.clone());
     give_back(control, marks.filter(|_| !order.dry_run), order.whole).await?;
     let (_, report) = swept?;
@@ -73,14 +78,12 @@ async fn turn<T: Table, Q: Queues, C: Clock>(
     control: &Control<T, Q, C>,
     ec2: &impl Ec2,
     order: &SweepOrder,
-    record: &SweepRecord,
+    marks: &Marks,
     budget: Budget,
     tally: &mut Tally,
 ) -> Result<(SweepPlan, SweepReport), Fault> {
-    let now_ms = control.clock.now_ms();
-    let whole = order.whole || now_ms.saturating_sub(record.whole_ms) >= WHOLE_EVERY_MS;
-    let seen = observe::observe(control, ec2, whole).await?;
-    let plan = plan_sweep(&seen.snapshot, &record.marks);
+    let seen = observe::observe(control, ec2, order.whole).await?;
+    let plan = plan_sweep(&seen.snapshot, marks);
     tell(&plan, order.dry_run);
     tally.add(tally::SWEEP_FINDINGS, plan.findings.len());
     if !order.dry_run {
@@ -148,7 +151,7 @@ async fn give_back<T: Table, Q: Queues, C: Clock>(
         record.lease_until_ms = 0;
         if let Some(marks) = &marks {
             record.marks = marks.clone();
-            if whole || now_ms.saturating_sub(record.whole_ms) >= WHOLE_EVERY_MS {
+            if whole {
                 record.whole_ms = now_ms;
             }
         }

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use spillway_core::message::{ContinueLaunch, ReleaseInstances, ResumeQueueBody, SuspendQueueBody};
+use spillway_core::envelope::reason;
+use spillway_core::message::{ContinueLaunch, ResumeQueueBody};
 use spillway_core::name::{Generation, InstanceId, NodeName};
 use spillway_core::pairing::{Event, LaunchKey};
-use spillway_core::plan::MAX_TERMINATE_IDS;
 use spillway_core::sweep::{Finding, FindingKind, Heal, SweepPlan};
 use tracing::{info, warn};
 
@@ -14,9 +14,9 @@ use super::observe::Seen;
 use crate::fault::Fault;
 use crate::health;
 use crate::launch::Budget;
-use crate::pairings::{Applied, apply};
+use crate::pairings::{Applied, apply, ask_termination};
 use crate::ports::{Clock, Control, Ec2, Queues, Table};
-use crate::report::{accepted, reason, see_through};
+use crate::report::{accepted, see_through};
 use crate::tally::{self, Tally};
 
 /// Of how many instances that did not join the console is asked for in one sweep: a call each.
@@ -83,17 +83,7 @@ async fn end<T: Table, Q: Queues, C: Clock>(
         }
     }
     tally.add(tally::SWEEP_HEALED, ids.len());
-    let ids: Vec<InstanceId> = ids.into_iter().collect();
-    for ids in ids.chunks(MAX_TERMINATE_IDS) {
-        let release = ReleaseInstances {
-            instance_ids: ids.to_vec(),
-        };
-        control
-            .queues
-            .send_suspend(SuspendQueueBody::Release(release), 0)
-            .await?;
-    }
-    Ok(())
+    ask_termination(control, ids).await
 }
 
 /// Wakes launches that nobody works on.
