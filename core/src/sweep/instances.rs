@@ -1,10 +1,10 @@
 //! What EC2 shows: instances that nobody owns, and pairings whose instance is not what it should be.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Finding, FindingKind, Heal, Life, Mark, SeenInstance, Snapshot, Sweep};
 use crate::name::InstanceId;
-use crate::pairing::{Pairing, PairingState};
+use crate::pairing::{LaunchKey, Pairing, PairingState};
 use crate::plan::{InstanceState, UNKNOWN_GRACE_MS};
 
 /// The instances that run, or are stopped, and that no pairing owns.
@@ -20,15 +20,49 @@ pub fn unowned(snapshot: &Snapshot) -> impl Iterator<Item = (&InstanceId, &SeenI
         .filter(move |(id, seen)| seen.life != Life::Ended && !owned.contains(id))
 }
 
+/// Until when the launches that are not done may pair what they have launched. Nodes that are asked for again wait for the
+/// launch that goes on already, with later deadlines than its own.
+fn launches_end_ms(snapshot: &Snapshot) -> BTreeMap<&LaunchKey, u64> {
+    let open = snapshot
+        .requests
+        .iter()
+        .filter(|(_, request)| !request.is_done);
+    let mut ends_ms: BTreeMap<&LaunchKey, u64> = open
+        .map(|(launch, request)| (launch, request.deadline_ms + super::LATE_MS))
+        .collect();
+    for pairing in snapshot.pairings.values() {
+        if let PairingState::Requested {
+            launch,
+            deadline_ms,
+            ..
+        } = &pairing.state
+            && let Some(end_ms) = ends_ms.get_mut(launch)
+        {
+            *end_ms = (*end_ms).max(deadline_ms + super::LATE_MS);
+        }
+    }
+    ends_ms
+}
+
 impl Sweep<'_> {
     pub(super) fn unowned_instances(&mut self) {
+        let ends_ms = launches_end_ms(self.snapshot);
+        let now_ms = self.snapshot.now_ms;
         for (id, seen) in unowned(self.snapshot) {
-            let found = self.unowned_instance(id, seen);
+            let launch = seen.launch.as_ref();
+            let ends_ms = launch.and_then(|launch| ends_ms.get(launch));
+            let found = self.unowned_instance(id, seen, ends_ms.is_some_and(|end| now_ms < *end));
             self.findings.extend(found);
         }
     }
 
-    fn unowned_instance(&mut self, id: &InstanceId, seen: &SeenInstance) -> Option<Finding> {
+    /// `is_under_way`: the launch that brought it may still pair it.
+    fn unowned_instance(
+        &mut self,
+        id: &InstanceId,
+        seen: &SeenInstance,
+        is_under_way: bool,
+    ) -> Option<Finding> {
         let snapshot = self.snapshot;
         let record = snapshot.records.get(id);
         let finding = |what, reason: String, heal| Finding {
@@ -46,7 +80,7 @@ impl Sweep<'_> {
             Some(InstanceState::Released) => (Mark::StillRuns(id.clone()), self.confirm_ms()),
             // EC2 takes a while to show what it has ended; what it did not know for long may come up after all.
             Some(InstanceState::Terminated) => (Mark::StillRuns(id.clone()), UNKNOWN_GRACE_MS),
-            _ if self.is_under_way(seen) => return None,
+            _ if is_under_way => return None,
             _ => (Mark::Orphan(id.clone()), self.confirm_ms()),
         };
         let is_old = snapshot.now_ms.saturating_sub(seen.launched_ms) >= self.grace_ms();
@@ -69,15 +103,6 @@ impl Sweep<'_> {
             ),
         };
         Some(finding(what, reason, heal))
-    }
-
-    /// Whether the launch that brought it may still pair it.
-    fn is_under_way(&self, seen: &SeenInstance) -> bool {
-        let launch = seen.launch.as_ref();
-        let request = launch.and_then(|launch| self.snapshot.requests.get(launch));
-        request.is_some_and(|request| {
-            !request.is_done && self.snapshot.now_ms < request.deadline_ms + super::LATE_MS
-        })
     }
 
     /// What EC2 says of a pairing's instance.

@@ -42,6 +42,20 @@ fn an_instance_is_no_orphan_while_its_launch_goes_on_or_somebody_holds_it() {
     going_on.now_ms += LATE_MS;
     going_on.slurm.as_mut().unwrap().observed_ms += LATE_MS;
     assert_eq!(only(&plan(&going_on)).what, FindingKind::Orphan);
+    let mut waited_for = going_on.clone();
+    let waits = Event::Resume {
+        generation: generation(70),
+        launch: launch(7),
+        deadline_ms: NOW_MS + LATE_MS,
+        launches_per_hour: 12,
+    };
+    let waits = accepted(&Pairing::new(node(70)), &waits);
+    waited_for.pairings.insert(node(70), waits);
+    assert_eq!(
+        plan(&waited_for),
+        SweepPlan::default(),
+        "a later request's node waits for it"
+    );
     going_on.now_ms -= LATE_MS;
     going_on.requests.insert(
         launch(7),

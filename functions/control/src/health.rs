@@ -55,13 +55,25 @@ pub(crate) async fn did_not_join<T: Table, Q: Queues, C: Clock>(
         return Ok(());
     };
     for (group, count) in groups(control, &lost).await? {
-        let is_new = change(control, ONLY, |capacity: &mut Capacity, now_ms| {
-            capacity.did_not_join(&group, count, reason, now_ms)
-        });
-        if is_new.await? {
-            error!(node_group = %group, reason, "the last {PROTECT_AFTER} instances did not join; the group is protected");
-            tally.add(tally::GROUPS_PROTECTED, 1);
-        }
+        self::lost(control, &group, count, reason, tally).await?;
+    }
+    Ok(())
+}
+
+/// `count` instances of a group ended, or were let go, before they joined.
+pub(crate) async fn lost<T: Table, Q: Queues, C: Clock>(
+    control: &Control<T, Q, C>,
+    group: &NodeGroupName,
+    count: u32,
+    reason: &str,
+    tally: &mut Tally,
+) -> Result<(), Fault> {
+    let is_new = change(control, ONLY, |capacity: &mut Capacity, now_ms| {
+        capacity.did_not_join(group, count, reason, now_ms)
+    });
+    if is_new.await? {
+        error!(node_group = %group, reason, "the last {PROTECT_AFTER} instances did not join; the group is protected");
+        tally.add(tally::GROUPS_PROTECTED, 1);
     }
     Ok(())
 }

@@ -260,6 +260,8 @@ pub struct InstanceSeen {
     pub instance_id: InstanceId,
     /// `pending`, `running`, `shutting-down`, `terminated`, `stopping`, `stopped`.
     pub state: String,
+    /// Why it is no longer alive, code and words (`StateReason`), such as `Client.InternalError: Client error on launch`.
+    pub state_reason: Option<String>,
     /// Private address of device 0 on network card 0.
     pub address: Option<IpAddr>,
     /// As EC2 names it.

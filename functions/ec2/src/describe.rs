@@ -61,9 +61,14 @@ fn look(instance: Instance) -> Option<InstanceSeen> {
         .and_then(|time| time.to_millis().ok())
         .and_then(|ms| u64::try_from(ms).ok());
     let state = instance.state.and_then(|state| state.name)?;
+    // EC2's words begin with the code already, where it has any.
+    let state_reason = instance
+        .state_reason
+        .and_then(|reason| reason.message.or(reason.code));
     Some(InstanceSeen {
         instance_id: InstanceId::new(instance.instance_id?).ok()?,
         state: state.as_str().to_owned(),
+        state_reason,
         address,
         instance_type: instance
             .instance_type

@@ -162,6 +162,7 @@ fn instance(number: usize, state: &str) -> InstanceSeen {
     InstanceSeen {
         instance_id: InstanceId::new(format!("i-{number:017x}")).unwrap(),
         state: state.to_owned(),
+        state_reason: None,
         address: None,
         instance_type: "c7i.8xlarge".to_owned(),
         zone: "eu-central-1a".to_owned(),

@@ -97,6 +97,9 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
         history: &mut History,
         tally: &mut Tally,
     ) -> Result<Option<Progress>, LaunchError> {
+        if self.fail_lost(standing, history, tally).await? {
+            return Ok(None);
+        }
         let now_ms = self.control.clock.now_ms();
         if now_ms >= self.ends_ms {
             let wanted: Vec<NodeName> = standing.wanted.iter().cloned().collect();
@@ -255,7 +258,7 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
         let taken = self.taken(&all).await?;
         let spare: BTreeSet<&InstanceId> =
             all.iter().filter(|id| !taken.contains_key(*id)).collect();
-        let spare = self.owners_of_spare(&spare, &taken, &alive);
+        let spare = self.owners_of_spare(spare, &taken);
         self.release(&spare).await?;
         let launched = caps::count(taken.values().chain(spare.into_values()));
         let launched = caps::by_owner(self.owners, &launched);
@@ -264,14 +267,12 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
     }
 
     /// For whom instances that no node took are held until they are ended: for nodes of the chunk that have none, so that
-    /// each owner's come to no more than it was granted. What is more than all were granted replaced an instance that
-    /// died; the dead one is nobody's.
-    fn owners_of_spare<'o>(
-        &'o self,
-        spare: &BTreeSet<&InstanceId>,
+    /// each owner's come to no more than it was granted.
+    fn owners_of_spare(
+        &self,
+        spare: BTreeSet<&InstanceId>,
         taken: &BTreeMap<InstanceId, Owner>,
-        alive: &BTreeSet<InstanceId>,
-    ) -> BTreeMap<InstanceId, &'o Owner> {
+    ) -> BTreeMap<InstanceId, &Owner> {
         let mut open = caps::count(self.owners.values());
         for owner in taken.values() {
             if let Some(count) = open.get_mut(owner) {
@@ -281,17 +282,9 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
         let open = open
             .into_iter()
             .flat_map(|(owner, count)| iter::repeat_n(owner, count as usize));
-        let mut open = open.fuse();
         let first = self.owners.values().next().unwrap_or(&NOBODY);
-        let (running, dead): (Vec<&InstanceId>, Vec<&InstanceId>) =
-            spare.iter().copied().partition(|id| alive.contains(*id));
-        let mut of = BTreeMap::new();
-        for (ids, beyond) in [(running, first), (dead, &*NOBODY)] {
-            for id in ids {
-                of.insert(id.clone(), open.next().unwrap_or(beyond));
-            }
-        }
-        of
+        let ids = spare.into_iter().cloned();
+        ids.zip(open.chain(iter::repeat(first))).collect()
     }
 
     /// Lets the EC2 console show node names. A failure here costs nothing but the name.

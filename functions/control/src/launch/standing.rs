@@ -11,6 +11,7 @@ use super::chunk::Work;
 use super::gang::Gathered;
 use super::history::History;
 use super::note;
+use crate::health;
 use crate::pairings::{Applied, Source, apply_of, ask_termination};
 use crate::ports::{Clock, Ec2, InstanceSeen, Queues, Table};
 use crate::record::InstanceRecord;
@@ -29,6 +30,9 @@ pub(super) struct Standing {
     pub wanted: BTreeSet<NodeName>,
     /// How many instances there are for them, with or without an address yet.
     pub spare: usize,
+    /// How many more may be launched: a launch has no more instances than nodes, ever. Were those replaced that end before
+    /// they serve (a key of a volume that EC2 may not use ends each at once), a launch could go on for an hour.
+    pub launchable: usize,
     /// What EC2 showed of the chunk; none if there was no need to ask.
     pub seen: Option<Vec<InstanceSeen>>,
 }
@@ -93,12 +97,42 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
                 return Ok(Standing {
                     wanted,
                     spare: free.count - paired.len(),
+                    launchable: nodes.len().saturating_sub(history.instances.len()),
                     seen,
                 });
             }
             looks += 1;
             self.control.clock.sleep_ms(ADDRESS_LOOK_MS).await;
         }
+    }
+
+    /// Fails the nodes whose instances ended before they could serve. Answers whether there were any.
+    pub(super) async fn fail_lost(
+        &self,
+        standing: &Standing,
+        history: &History,
+        tally: &mut Tally,
+    ) -> Result<bool, LaunchError> {
+        let may_come = standing.spare + standing.launchable;
+        let served = self.units.share(&standing.wanted, may_come);
+        let is_lost = |node: &&NodeName| !served.contains(node);
+        let lost: Vec<NodeName> = standing.wanted.iter().filter(is_lost).cloned().collect();
+        if lost.is_empty() {
+            return Ok(false);
+        }
+        let seen = standing.seen.iter().flatten();
+        let mut ended =
+            seen.filter(|seen| history.instances.contains(&seen.instance_id) && !seen.is_alive());
+        let why = ended.find_map(|seen| Some((&seen.instance_id, seen.state_reason.as_deref()?)));
+        let reason = note::bounded(&why.map_or_else(
+            || "spillway: its instance ended before it could serve".to_owned(),
+            |(id, why)| format!("spillway: {id} ended before it could serve: {why}"),
+        ));
+        let group = &self.chunk.node_group;
+        let count = u32::try_from(lost.len()).unwrap_or(u32::MAX);
+        health::lost(self.control, group, count, &reason, tally).await?;
+        self.give_up(&lost, &reason, None, tally).await?;
+        Ok(true)
     }
 
     /// Pairs nodes with instances that are ready: each job's in turn, a gang's once all of them are. Answers the nodes.

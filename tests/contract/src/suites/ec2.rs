@@ -300,6 +300,10 @@ async fn what_is_terminated_is_found_and_is_terminated_once_more<W: Ec2 + Clock>
     assert_eq!(ids(&seen), all);
     assert!(seen[..2].iter().all(InstanceSeen::is_ended), "{seen:?}");
     assert_eq!(seen[0].state, "terminated");
+    let why = seen[0].state_reason.as_deref();
+    let words = "Client.UserInitiatedShutdown: User initiated shutdown";
+    assert_eq!(why, Some(words));
+    assert_eq!(seen[2].state_reason, None);
     assert!(seen[2].is_alive(), "{seen:?}");
     let nothing = world.terminate(&[]).await;
     assert_eq!((nothing.done, nothing.fault), (Vec::new(), None));

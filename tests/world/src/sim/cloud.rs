@@ -359,6 +359,10 @@ fn seen(instance: &ec2::Instance) -> Option<InstanceSeen> {
     Some(InstanceSeen {
         instance_id: InstanceId::new(&instance.instance_id).ok()?,
         state: instance.state.as_str().to_owned(),
+        state_reason: instance
+            .state_reason
+            .as_ref()
+            .map(|reason| reason.message.to_owned()),
         address: instance.private_ip.map(IpAddr::V4),
         instance_type: instance.instance_type.clone(),
         zone: instance.availability_zone.clone(),

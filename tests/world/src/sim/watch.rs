@@ -127,7 +127,12 @@ impl World {
         }
         self.watch_ownership(old, new, &about());
         let came = !matches!(old.state, PairingState::Free) && new.state == PairingState::Free;
-        if came && new.generation == old.generation && !is_failed(new) {
+        // One that Slurm has let go of meanwhile need not be told why.
+        let waits = self
+            .slurm
+            .index(node)
+            .is_some_and(|index| self.client.wanted(index) == Some(new.generation));
+        if came && new.generation == old.generation && waits && !is_failed(new) {
             self.violate(
                 REASON,
                 about(),
