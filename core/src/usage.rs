@@ -175,12 +175,16 @@ impl Usage {
         counted.map(|(_, launches)| launches.nodes()).sum()
     }
 
-    /// `count` instances of a launch that were held for `owner` were terminated. To be called once for each of them.
+    /// `count` instances of a launch that were held for `owner` were terminated. To be called once for each of them. One
+    /// that no node ever had ends for nobody: it was held for whoever alone holds any of its launch.
     pub fn end(&mut self, launch: &LaunchKey, group: &NodeGroupName, owner: &Owner, count: u32) {
-        if let Some(held) = self
-            .held(launch, group, owner)
-            .filter(|held| held.2 & COMPARED == 0)
-        {
+        let known = *owner != Owner::default() || self.held(launch, group, owner).is_some();
+        let held = if known {
+            self.held(launch, group, owner)
+        } else {
+            self.held_by_one(launch, group)
+        };
+        if let Some(held) = held.filter(|held| held.2 & COMPARED == 0) {
             held.0 = held.0.saturating_sub(count);
         }
         self.drop_empty();
@@ -233,6 +237,15 @@ impl Usage {
     ) -> Option<&mut Held> {
         let launches = self.node_groups.get_mut(group)?.owners.get_mut(owner)?;
         launches.0.get_mut(&LaunchId::from(launch))
+    }
+
+    /// What one owner alone holds of a launch.
+    fn held_by_one(&mut self, launch: &LaunchKey, group: &NodeGroupName) -> Option<&mut Held> {
+        let id = LaunchId::from(launch);
+        let owners = self.node_groups.get_mut(group)?.owners.values_mut();
+        let mut held = owners.filter_map(|launches| launches.0.get_mut(&id));
+        let one = held.next()?;
+        held.next().is_none().then_some(one)
     }
 
     fn drop_empty(&mut self) {

@@ -221,7 +221,7 @@ fn what_ends_or_never_came_is_free_again_once() {
     // The rate is of launches: it does not come back with the nodes, but with time.
     assert_eq!(usage.launched_within_hour(NOW_MS + HOUR_MS - 60_000), 5);
     assert_eq!(usage.launched_within_hour(NOW_MS + HOUR_MS), 0);
-    // An instance that died before it was paired was launched again: 9 instances for 8 nodes.
+    // Should there be more than were granted, they count.
     reserve(&mut usage, 2, "cloud[001-008]", &policy);
     assert!(usage.settle(&launch(2), &cpu, &anyone("burst"), 8, 9));
     assert_eq!(usage.nodes(), 9);

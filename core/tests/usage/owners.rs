@@ -277,6 +277,26 @@ fn what_is_not_known_whose_it_is_is_looked_up_and_counts_for_all_until_then() {
     assert_eq!(of_user(&usage, "bob"), 1);
 }
 
+#[test]
+fn what_no_node_ever_had_is_given_back_to_whoever_alone_holds_its_launch() {
+    let policy = policy(&format!("{ROOM}max_vcpus = 1000000\n"));
+    let (cpu, mut usage) = (group("cpu"), Usage::default());
+    let two = [("cloud001", "physics/alice"), ("cloud002", "physics/bob")];
+    reserve(&mut usage, 1, &two, &policy);
+    reserve(&mut usage, 2, &[("cloud[003-004]", "physics/bob")], &policy);
+    let nobody = Owner::default();
+    usage.end(&launch(2), &cpu, &nobody, 1);
+    assert_eq!((of_user(&usage, "alice"), of_user(&usage, "bob")), (1, 2));
+    usage.end(&launch(1), &cpu, &nobody, 1);
+    let unchanged = (of_user(&usage, "alice"), of_user(&usage, "bob"));
+    assert_eq!(unchanged, (1, 2), "either's");
+    // Bob's own is given back to him and to nobody else.
+    let bob = owner("burst/physics/bob");
+    usage.end(&launch(1), &cpu, &bob, 1);
+    usage.end(&launch(1), &cpu, &bob, 1);
+    assert_eq!((of_user(&usage, "alice"), of_user(&usage, "bob")), (1, 1));
+}
+
 fn compared(usage: &Usage) -> Usage {
     let mut usage = usage.clone();
     usage.compare([], LATER_MS);

@@ -102,7 +102,10 @@ fn instances_that_end_at_once_are_launched_once_and_protect_their_group() {
             protected += usize::from(count.is_some());
 
             let pairing = &control.table.pairings(&[node.clone()]).await.expect("read")[0].record;
-            let due = pairing.update_due.as_ref().unwrap_or_else(|| panic!("{pairing:?}"));
+            let due = pairing
+                .update_due
+                .as_ref()
+                .unwrap_or_else(|| panic!("{pairing:?}"));
             let DueAction::Fail { reason, .. } = &due.action else {
                 panic!("{due:?}");
             };

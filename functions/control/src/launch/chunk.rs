@@ -256,35 +256,45 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
         let alive: BTreeSet<InstanceId> = alive.map(|seen| seen.instance_id).collect();
         let all: BTreeSet<InstanceId> = history.instances.union(&alive).cloned().collect();
         let taken = self.taken(&all).await?;
-        let spare: BTreeSet<&InstanceId> =
-            all.iter().filter(|id| !taken.contains_key(*id)).collect();
-        let spare = self.owners_of_spare(spare, &taken);
+        let owners = self.owners_of(&all, &taken);
+        let launched = caps::count(owners.values().copied());
+        let is_spare = |(id, _): &(InstanceId, &Owner)| !taken.contains_key(id);
+        let spare: BTreeMap<InstanceId, &Owner> = owners.into_iter().filter(is_spare).collect();
         self.release(&spare).await?;
-        let launched = caps::count(taken.values().chain(spare.into_values()));
         let launched = caps::by_owner(self.owners, &launched);
         ask_termination(self.control, all).await?;
         Ok(launched)
     }
 
-    /// For whom instances that no node took are held until they are ended: for nodes of the chunk that have none, so that
-    /// each owner's come to no more than it was granted.
-    fn owners_of_spare(
+    /// For whom each instance of the chunk is held until it is ended: what its item says, or else one of those that have
+    /// fewer than they were granted. The item of one that the sweep let go does not say.
+    fn owners_of(
         &self,
-        spare: BTreeSet<&InstanceId>,
+        all: &BTreeSet<InstanceId>,
         taken: &BTreeMap<InstanceId, Owner>,
     ) -> BTreeMap<InstanceId, &Owner> {
         let mut open = caps::count(self.owners.values());
-        for owner in taken.values() {
-            if let Some(count) = open.get_mut(owner) {
-                *count = count.saturating_sub(1);
+        let mut of = BTreeMap::new();
+        for (id, owner) in taken {
+            if let Some((owner, count)) = open.get_key_value(owner).filter(|(_, count)| **count > 0)
+            {
+                let (owner, left) = (*owner, count - 1);
+                open.insert(owner, left);
+                of.insert(id.clone(), owner);
             }
         }
+        let first = self.owners.values().next().unwrap_or(&NOBODY);
         let open = open
             .into_iter()
             .flat_map(|(owner, count)| iter::repeat_n(owner, count as usize));
-        let first = self.owners.values().next().unwrap_or(&NOBODY);
-        let ids = spare.into_iter().cloned();
-        ids.zip(open.chain(iter::repeat(first))).collect()
+        let others: Vec<&InstanceId> = all.iter().filter(|id| !of.contains_key(*id)).collect();
+        of.extend(
+            others
+                .into_iter()
+                .cloned()
+                .zip(open.chain(iter::repeat(first))),
+        );
+        of
     }
 
     /// Lets the EC2 console show node names. A failure here costs nothing but the name.
