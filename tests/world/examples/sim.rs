@@ -6,6 +6,10 @@ use std::time::Instant;
 
 use spillway_world::sim::{Campaign, tell};
 
+/// A third of the simulation's time is the C library's allocator's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Stories that are told of failing seeds.
 const STORIES: usize = 3;
 
