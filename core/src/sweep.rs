@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::SweepPolicy;
-use crate::name::{Generation, InstanceId, NodeName};
+use crate::config::{NoticePolicy, SweepPolicy};
+use crate::name::{Generation, InstanceId, NodeName, Signal};
 use crate::pairing::{LaunchKey, Pairing};
 use crate::plan::InstanceState;
 
@@ -55,6 +55,8 @@ pub struct Snapshot {
     pub head_node: HeadNode,
     /// What the site lets the sweep do.
     pub policy: SweepPolicy,
+    /// What the site does with nodes whose instances are about to go: of those whose instances fail EC2's status checks.
+    pub notices: BTreeMap<NodeName, NoticePolicy>,
     /// `SuspendTimeout` of slurm.conf.
     pub suspend_timeout_ms: u64,
 }
@@ -194,8 +196,15 @@ pub enum Heal {
     EndAgain,
     /// [`crate::pairing::Event::Gone`].
     Fail,
-    /// [`crate::pairing::Event::Leaving`].
-    Drain,
+    /// [`crate::pairing::Event::Leaving`], as the site has it for maintenance.
+    Drain {
+        /// Sent to the jobs on the node.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        signal: Option<Signal>,
+        /// Another node is powered up at once.
+        #[serde(default)]
+        replace: bool,
+    },
     /// [`crate::pairing::Event::Unwanted`] of this generation.
     LetGo {
         /// The node's last request.

@@ -149,7 +149,7 @@ pub fn heal_words(heal: &Heal) -> &'static str {
         Heal::End => "instance terminated",
         Heal::EndAgain => "instance terminated again",
         Heal::Fail => "node given up",
-        Heal::Drain => "node drained",
+        Heal::Drain { .. } => "node drained",
         Heal::LetGo { .. } => "instance let go",
         Heal::Recover { .. } => "node recovered in Slurm",
         Heal::Expire { .. } => "node failed: too late",

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Finding, FindingKind, Heal, Life, Mark, SeenInstance, Snapshot, Sweep};
+use crate::config::NoticeAction;
 use crate::name::InstanceId;
 use crate::pairing::{LaunchKey, Pairing, PairingState};
 use crate::plan::{InstanceState, UNKNOWN_GRACE_MS};
@@ -147,10 +148,18 @@ impl Sweep<'_> {
         if !matches!(pairing.state, PairingState::Ready { leaving: None, .. }) {
             return None;
         }
+        let policy = self.snapshot.notices.get(&pairing.node);
+        let policy = policy.cloned().unwrap_or_default();
+        if policy.maintenance == NoticeAction::Ignore {
+            return None;
+        }
         let least_ms = self.confirm_ms();
         let lasts = self.marks.has_lasted(Mark::Impaired(id.clone()), least_ms);
         let reason = format!("spillway: {id} fails EC2's status checks");
-        let heal = lasts.then_some(Heal::Drain);
+        let heal = lasts.then_some(Heal::Drain {
+            signal: policy.signal,
+            replace: policy.replace,
+        });
         Some(Finding::of(FindingKind::Impaired, pairing, reason, heal))
     }
 }

@@ -1,5 +1,8 @@
 //! What EC2 shows of instances.
 
+use spillway_core::config::{NoticeAction, NoticePolicy};
+use spillway_core::name::Signal;
+
 use super::*;
 
 #[test]
@@ -142,7 +145,31 @@ fn a_node_whose_instance_fails_its_checks_drains_and_is_replaced_when_it_is_free
         .unwrap()
         .is_impaired = true;
     let impaired = with(snapshot.clone(), &states);
-    confirmed(&impaired, FindingKind::Impaired, &Heal::Drain, CONFIRM_MS);
+    let drain = Heal::Drain {
+        signal: None,
+        replace: false,
+    };
+    confirmed(&impaired, FindingKind::Impaired, &drain, CONFIRM_MS);
+    let with_policy = |maintenance| {
+        let mut impaired = impaired.clone();
+        let signal = Some(Signal::new("USR1").expect("a signal"));
+        let policy = NoticePolicy {
+            maintenance,
+            signal,
+            replace: true,
+            ..NoticePolicy::default()
+        };
+        impaired.notices.insert(node(2), policy);
+        impaired
+    };
+    let drain = Heal::Drain {
+        signal: Some(Signal::new("USR1").expect("a signal")),
+        replace: true,
+    };
+    let warned = with_policy(NoticeAction::Drain);
+    confirmed(&warned, FindingKind::Impaired, &drain, CONFIRM_MS);
+    let ignored = with_policy(NoticeAction::Ignore);
+    assert_eq!(plan(&ignored), SweepPlan::default());
     let leaving = Event::Leaving {
         instance: instance(2),
         reason: "spillway: checks".to_owned(),

@@ -144,6 +144,7 @@ fn healthy() -> (Snapshot, Vec<NodesInState>) {
             oldest_spooled_ms: None,
         },
         policy: SweepPolicy::default(),
+        notices: BTreeMap::new(),
         suspend_timeout_ms: 60_000,
     };
     (snapshot, states)

@@ -143,12 +143,12 @@ fn event(finding: &Finding, heal: &Heal, instance: Option<InstanceId>) -> Option
             instance: instance?,
             reason: reason(),
         },
-        Heal::Drain => Event::Leaving {
+        Heal::Drain { signal, replace } => Event::Leaving {
             instance: instance?,
             reason: reason(),
             until_ms: None,
-            signal: None,
-            replace: false,
+            signal: signal.clone(),
+            replace: *replace,
         },
         Heal::LetGo { generation } => Event::Unwanted {
             generation: *generation,

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::future::try_join;
 use futures::stream::{self, StreamExt, TryStreamExt};
+use spillway_core::config::{NoticePolicy, Policy};
 use spillway_core::name::{InstanceId, NodeName};
 use spillway_core::pairing::{LaunchKey, Pairing, PairingState};
 use spillway_core::sweep::{
@@ -59,6 +60,7 @@ pub(super) async fn observe<T: Table, Q: Queues, C: Clock>(
     let heartbeat = table.heartbeat().await?;
     let mut snapshot = Snapshot {
         now_ms,
+        notices: notices(policy.as_ref(), &instances, &pairings),
         records: items
             .iter()
             .map(|(id, item)| (id.clone(), known(item)))
@@ -182,6 +184,24 @@ async fn pairings<T: Table, Q: Queues, C: Clock>(
     Ok(known
         .map(|Stored { record, .. }| (record.node.clone(), record))
         .collect())
+}
+
+/// What the site does with the nodes whose instances fail EC2's status checks.
+fn notices(
+    policy: Option<&Policy>,
+    instances: &BTreeMap<InstanceId, SeenInstance>,
+    pairings: &BTreeMap<NodeName, Pairing>,
+) -> BTreeMap<NodeName, NoticePolicy> {
+    let is_impaired = |id: &InstanceId| instances.get(id).is_some_and(|seen| seen.is_impaired);
+    let impaired = pairings
+        .values()
+        .filter(|pairing| pairing.instance().is_some_and(is_impaired));
+    let of = |policy: &Policy| {
+        let named =
+            impaired.map(|pairing| (pairing.node.clone(), policy.notices_of(&pairing.node)));
+        named.collect()
+    };
+    policy.map(of).unwrap_or_default()
 }
 
 /// The launches that nodes wait for, and those that instances without a node came from.
