@@ -15,6 +15,8 @@ mod orders;
 mod releases;
 mod roads;
 mod secrets;
+mod stuck;
 mod support;
 mod sweep;
+mod warned;
 mod wedged;
