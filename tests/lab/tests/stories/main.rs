@@ -6,6 +6,7 @@ mod capacity;
 mod caps;
 mod explain;
 mod faults;
+mod harmless;
 mod joining;
 mod leaving;
 mod looks;

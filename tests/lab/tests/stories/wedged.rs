@@ -17,20 +17,21 @@ const BETWEEN_SECONDS: u64 = 6;
 #[tokio::test(flavor = "multi_thread")]
 async fn of_the_installed_slurm() {
     let made = [down(), not_responding(), drained()];
-    heals("wedged-installed", SlurmRelease::Installed, &made).await;
+    heals("wedged-installed", SlurmRelease::Installed, &made, None).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_debian_13() {
     let made = [down(), not_responding(), drained()];
-    heals("wedged-debian-13", SlurmRelease::Debian13, &made).await;
+    heals("wedged-debian-13", SlurmRelease::Debian13, &made, None).await;
 }
 
 /// 26.05 leaves a powered-down node responding whatever it is told: what 22.05 and 24.11 wedge so cannot be made.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_debian_unstable() {
     let made = [down(), drained()];
-    heals("wedged-debian-sid", SlurmRelease::DebianSid, &made).await;
+    let well = Some(not_responding());
+    heals("wedged-debian-sid", SlurmRelease::DebianSid, &made, well).await;
 }
 
 /// A way to wedge a powered-down node.
@@ -69,11 +70,12 @@ fn drained() -> Wedge {
     }
 }
 
-async fn heals(name: &str, slurm: SlurmRelease, wedges: &[Wedge]) {
+/// `well` is not wedged by what is done to it.
+async fn heals(name: &str, slurm: SlurmRelease, wedges: &[Wedge], well: Option<Wedge>) {
     let lab = Story::begin(name, |spec| spec.slurm = slurm).await;
     push_short_grace(&lab).await;
     let beside = Beside::begin(&lab).await;
-    for wedge in wedges {
+    for wedge in wedges.iter().chain(&well) {
         for what in &wedge.updates {
             update(&lab, wedge.node, what).await;
         }
@@ -88,11 +90,15 @@ async fn heals(name: &str, slurm: SlurmRelease, wedges: &[Wedge]) {
         }
     }
 
+    if let Some(well) = well {
+        is_well(&lab, &well).await;
+    }
+
     let nodes: Vec<&str> = wedges.iter().map(|wedge| wedge.node).collect();
     let waiting = Waiting::are_stuck(&lab, &nodes).await;
     waiting.are_healed(&lab).await;
     assert!(node(&lab, "cloud-5").await.is("DOWN"), "an administrator's");
-    beside.is_untouched(&lab).await;
+    beside.ends_untouched(&lab).await;
     for name in nodes {
         powered_down(&lab, name).await;
         let seen = node(&lab, name).await;
@@ -104,6 +110,30 @@ async fn heals(name: &str, slurm: SlurmRelease, wedges: &[Wedge]) {
     lab.end().await;
 }
 
+/// No sweep is needed: a job gets the node.
+async fn is_well(lab: &Lab, wedge: &Wedge) {
+    let seen = node(lab, wedge.node).await;
+    println!("{} is well: {}", wedge.node, seen.flags.join("+"));
+    let is_wedged = wedge.flags.iter().all(|flag| seen.is(flag));
+    assert!(!is_wedged, "{seen:?}");
+    let id = submit(lab, wedge.node, 0).await;
+    job_is(lab, &id, "COMPLETED", 120).await;
+    assert_eq!(job(lab, &id, "Restarts").await, "0");
+    print_log_of(lab, wedge.node);
+}
+
+/// What slurmctld has logged of a node's state.
+pub fn print_log_of(lab: &Lab, name: &str) {
+    let log = std::fs::read_to_string(lab.head.slurmctld_log()).expect("slurmctld's log");
+    let is_of_state = |line: &&str| {
+        let words = ["update_node", "power", "POWER", "not resumed", "responding"];
+        line.contains(name) && words.iter().any(|word| line.contains(word))
+    };
+    for line in log.lines().filter(is_of_state) {
+        println!("slurmctld: {line}");
+    }
+}
+
 /// `scontrol update` of a node, as an administrator.
 pub async fn update(lab: &Lab, node: &str, what: &str) {
     let named = format!("NodeName={node}");
@@ -112,6 +142,16 @@ pub async fn update(lab: &Lab, node: &str, what: &str) {
     let mut words = vec!["update", &named, state];
     words.extend((reason.len() > "Reason=".len()).then_some(reason.as_str()));
     lab.head.scontrol(&words).await.expect("scontrol");
+}
+
+/// Replaces a line of the head node's slurm.conf and has it read.
+pub async fn reconfigure(lab: &Lab, from: &str, to: &str) {
+    let path = lab.head.slurm_conf();
+    let text = std::fs::read_to_string(&path).expect("slurm.conf");
+    let changed = text.replace(from, to);
+    assert_ne!(changed, text, "slurm.conf does not say {from}");
+    std::fs::write(&path, changed).expect("write slurm.conf");
+    lab.head.scontrol(&["reconfigure"]).await.expect("scontrol");
 }
 
 /// A job beside all this, on cloud-0, that nothing may disturb.
@@ -129,7 +169,7 @@ impl Beside {
     }
 
     /// It runs as it always did; and now it ends.
-    pub async fn is_untouched(self, lab: &Lab) {
+    pub async fn ends_untouched(self, lab: &Lab) {
         assert_eq!(job(lab, &self.id, "JobState").await, "RUNNING");
         assert_eq!(job(lab, &self.id, "Restarts").await, "0");
         assert_eq!(job(lab, &self.id, "StartTime").await, self.start);
