@@ -170,7 +170,7 @@ pub enum FindingKind {
     Unwanted,
     /// A node that something else than its instance registered for.
     Stranger,
-    /// A node that Slurm holds down although its instance runs.
+    /// A node that Slurm holds down, or whose registration it refuses, although its instance runs.
     Down,
     /// A node in a state that Slurm does not get it out of.
     Wedged,

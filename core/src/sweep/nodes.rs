@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::{Finding, FindingKind, Heal, Mark, SlurmNode, SlurmReport, Sweep};
 use crate::name::NodeName;
+use crate::node_state::NodeState;
 use crate::pairing::{Pairing, PairingState};
 
 /// Clocks of two programs on the head node are one clock; a request is stamped after slurmctld has changed the node.
@@ -56,11 +57,12 @@ impl<'a> Sweep<'a> {
             let heal = Some(Heal::Fail);
             return Some(Finding::of(FindingKind::Drained, pairing, reason, heal));
         }
-        if state.has("DOWN") && !state.is_let_go() && !node.is_set_by_hand {
+        if let Some(how) = complaint(state)
+            && !node.is_set_by_hand
+        {
             let lasts = self.marks.has_lasted(Mark::Down(name.clone()), confirm_ms);
             let why = node.reason.as_deref().unwrap_or("no reason given");
-            let reason =
-                format!("spillway: slurmctld holds the node down ({why}); {instance} is replaced");
+            let reason = format!("spillway: slurmctld {how} ({why}); {instance} is replaced");
             let heal = lasts.then_some(Heal::Fail);
             return Some(Finding::of(FindingKind::Down, pairing, reason, heal));
         }
@@ -144,5 +146,18 @@ impl<'a> Sweep<'a> {
             reason,
             heal: lasts.then_some(Heal::Recover { generation }),
         })
+    }
+}
+
+/// What slurmctld has against a node that is up, so that no job can be given to it.
+fn complaint(state: NodeState<'_>) -> Option<&'static str> {
+    if state.is_let_go() {
+        None
+    } else if state.has("DOWN") {
+        Some("holds the node down")
+    } else if state.has("INVALID_REG") && !state.has_job() {
+        Some("refuses the node's registration")
+    } else {
+        None
     }
 }

@@ -53,6 +53,23 @@ fn a_stranger_and_a_node_that_slurm_holds_down_are_replaced_but_not_what_an_admi
 }
 
 #[test]
+fn a_node_whose_registration_slurm_refuses_is_replaced_once_its_jobs_are_gone() {
+    let (snapshot, mut states) = healthy();
+    states[1] = in_state("IDLE+CLOUD+DRAIN+INVALID_REG", 2);
+    states[1].reason = Some("Low RealMemory (reported:1)".to_owned());
+    let refused = with(snapshot.clone(), &states);
+    confirmed(&refused, FindingKind::Down, &Heal::Fail, CONFIRM_MS);
+    for on_its_way in [
+        "MIXED+CLOUD+DRAIN+INVALID_REG",
+        "IDLE+CLOUD+COMPLETING+DRAIN+INVALID_REG",
+        "IDLE+CLOUD+DRAIN+INVALID_REG+POWERING_DOWN",
+    ] {
+        states[1] = in_state(on_its_way, 2);
+        assert_eq!(plan(&with(snapshot.clone(), &states)), SweepPlan::default());
+    }
+}
+
+#[test]
 fn a_wedged_node_recovers() {
     let (snapshot, mut states) = healthy();
     let heal = Heal::Recover {

@@ -2,12 +2,13 @@
 //! says it fits. What the emulator has said is remembered, for a thousand instances that end would ask it ten thousand times.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use spillway_world::ec2::Ec2Event;
 use tokio::sync::Mutex;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::emulator::root::{EventRule, RootClient, RootError};
 use crate::emulator::{ACCOUNT, REGION};
@@ -20,6 +21,7 @@ const RULES_FRESH: Duration = Duration::from_secs(5);
 pub struct EventBus {
     root: RootClient,
     known: Mutex<Known>,
+    loses: AtomicBool,
 }
 
 /// What the emulator has said.
@@ -39,11 +41,20 @@ impl EventBus {
         Self {
             root,
             known: Mutex::default(),
+            loses: AtomicBool::new(false),
         }
+    }
+
+    /// From now on every event is lost, or none any more: EC2 gives its events on a best-effort basis.
+    pub fn lose(&self, loses: bool) {
+        self.loses.store(loses, Ordering::Relaxed);
     }
 
     /// Delivers an event. What cannot be delivered is lost, with a word in the log.
     pub async fn publish(&self, event: &Ec2Event) {
+        if self.loses.load(Ordering::Relaxed) {
+            return info!(?event, "an event is lost");
+        }
         let event = event.to_event_bridge(&uuid::Uuid::new_v4().to_string(), ACCOUNT, REGION);
         let queues = match self.queues(&event).await {
             Ok(queues) => queues,

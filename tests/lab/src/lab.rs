@@ -137,6 +137,8 @@ pub struct Lab {
     pub cloud: Cloud,
     /// The lab's EC2.
     pub ec2: Ec2Api,
+    /// By which EC2's events come.
+    pub bus: Arc<EventBus>,
     /// The instances' machines.
     pub hypervisor: Hypervisor,
     /// The site's head node.
@@ -217,10 +219,11 @@ impl Lab {
         let (hypervisor, powered_off) =
             hypervisor(&spec, &cloud, &head, &network, Arc::clone(&sessions))?;
         let role = role(&outputs)?;
+        let bus = Arc::new(EventBus::new(root));
         let instances = Instances {
             ec2: ec2.clone(),
             hypervisor: hypervisor.clone(),
-            bus: Arc::new(EventBus::new(root)),
+            bus: Arc::clone(&bus),
             role,
         };
         let tasks = instances.follow(events, powered_off);
@@ -231,6 +234,7 @@ impl Lab {
             network,
             cloud,
             ec2,
+            bus,
             hypervisor,
             head,
             agent,

@@ -241,6 +241,16 @@ pub async fn record(lab: &Lab, name: &str) -> Value {
     item(lab, &key).await
 }
 
+/// Waits until we hold that the node has joined: its instance.
+pub async fn ready(lab: &Lab, name: &str) -> String {
+    until(&format!("{name} is ready"), 30, async || {
+        let record = record(lab, name).await;
+        let instance = record["instance_id"]["S"].as_str()?.to_owned();
+        (record["state"]["S"] == "ready").then_some(instance)
+    })
+    .await
+}
+
 /// An item of the table, in DynamoDB's JSON; null if there is none.
 pub async fn item(lab: &Lab, key: &Value) -> Value {
     let table = lab.output("TableName").expect("the stack has a table");
