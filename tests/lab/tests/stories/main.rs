@@ -6,6 +6,7 @@ mod by_hand;
 mod capacity;
 mod caps;
 mod clusters;
+mod events;
 mod explain;
 mod faults;
 mod joining;
