@@ -15,6 +15,7 @@ pub mod notice;
 pub mod pairing;
 pub mod plan;
 pub mod record;
+pub mod site_event;
 pub mod sweep;
 pub mod tag;
 pub mod usage;

@@ -1,18 +1,22 @@
-//! The JSON Schemas of what the queues carry, held to the types. `UPDATE_SCHEMAS=1` writes them anew.
+//! The JSON Schemas of what the queues carry and of what is published, held to the types. `UPDATE_SCHEMAS=1` writes them anew.
 
 use std::path::Path;
 
-use schemars::{JsonSchema, schema_for};
+use schemars::{JsonSchema, Schema, schema_for};
 use spillway_core::envelope::Envelope;
 use spillway_core::message::{
     Message, ReportBody, ResumeQueueBody, SuspendQueueBody, SweepQueueBody,
 };
+use spillway_core::site_event::Detail;
 
 fn check<T: JsonSchema>(queue: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join(format!("../events/schemas/{queue}-queue.schema.json"));
-    let schema =
-        serde_json::to_string_pretty(&schema_for!(Message<T>)).expect("a schema is JSON") + "\n";
+    check_file(&format!("{queue}-queue"), &schema_for!(Message<T>));
+}
+
+fn check_file(name: &str, schema: &Schema) {
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../events/schemas/{name}.schema.json"));
+    let schema = serde_json::to_string_pretty(schema).expect("a schema is JSON") + "\n";
     if std::env::var_os("UPDATE_SCHEMAS").is_some() {
         std::fs::write(&path, &schema).expect("the schema can be written");
     }
@@ -47,4 +51,9 @@ fn schema_of_the_updates_queue() {
 #[test]
 fn schema_of_the_sweep_queue() {
     check::<SweepQueueBody>("sweep");
+}
+
+#[test]
+fn schema_of_the_detail_of_published_events() {
+    check_file("site-event-detail", &schema_for!(Detail));
 }

@@ -1,6 +1,7 @@
 //! What happened to a node, kept in its record: for `spillway explain`, for the events that a site subscribes to, and for
 //! whoever looks at the item in the console.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{DueAction, Event, Pairing, PairingState};
@@ -27,7 +28,9 @@ pub struct Step {
 }
 
 /// What happened to a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum StepKind {
     /// Slurm asked for it.
@@ -58,6 +61,29 @@ pub enum StepKind {
     Unwanted,
     /// It was wedged and is got out of that.
     Recovered,
+}
+
+impl StepKind {
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Resumed => "resumed",
+            Self::Refused => "refused",
+            Self::Launched => "launched",
+            Self::NotLaunched => "not-launched",
+            Self::Told => "told",
+            Self::NotTaken => "not-taken",
+            Self::Joined => "joined",
+            Self::Failed => "failed",
+            Self::Leaving => "leaving",
+            Self::Requeued => "requeued",
+            Self::Gone => "gone",
+            Self::Suspended => "suspended",
+            Self::Unwanted => "unwanted",
+            Self::Recovered => "recovered",
+        }
+    }
 }
 
 impl Pairing {

@@ -1,4 +1,4 @@
-//! From errors of the SDK to faults: one table of DynamoDB's, SQS's and Systems Manager's codes.
+//! From errors of the SDK to faults: one table of DynamoDB's, SQS's, EventBridge's and Systems Manager's codes.
 
 use std::error::Error;
 
@@ -8,9 +8,9 @@ use aws_smithy_types::error::display::DisplayErrorContext;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use spillway_control::fault::{Fault, FaultKind};
 
-/// DynamoDB's, SQS's and Systems Manager's codes (API references, "Common Errors" and each operation's own). What is not
+/// DynamoDB's, SQS's, EventBridge's and Systems Manager's codes (API references, "Common Errors" and each operation's own). What is not
 /// here is judged by its HTTP status.
-const KINDS: [(&str, FaultKind); 42] = [
+const KINDS: [(&str, FaultKind); 45] = [
     (
         "ProvisionedThroughputExceededException",
         FaultKind::Throttled,
@@ -26,6 +26,7 @@ const KINDS: [(&str, FaultKind); 42] = [
     ("OverLimit", FaultKind::Throttled),
     ("KmsThrottled", FaultKind::Throttled),
     ("InternalError", FaultKind::Transient),
+    ("InternalException", FaultKind::Transient),
     ("InternalFailure", FaultKind::Transient),
     ("InternalServerError", FaultKind::Transient),
     ("ServiceUnavailable", FaultKind::Transient),
@@ -53,12 +54,14 @@ const KINDS: [(&str, FaultKind); 42] = [
     ("InvalidClientTokenId", FaultKind::Denied),
     ("InvalidSecurity", FaultKind::Denied),
     ("KmsAccessDenied", FaultKind::Denied),
+    ("NotAuthorizedForSourceException", FaultKind::Denied),
     ("MissingAuthenticationToken", FaultKind::Denied),
     ("OptInRequired", FaultKind::Denied),
     ("SignatureDoesNotMatch", FaultKind::Denied),
     ("UnrecognizedClientException", FaultKind::Denied),
     ("ValidationException", FaultKind::Invalid),
     ("InvalidMessageContents", FaultKind::Invalid),
+    ("MalformedDetail", FaultKind::Invalid),
 ];
 
 /// What can be done about `code`, which came with HTTP `status` if it came from the service.

@@ -10,6 +10,8 @@ use aws_config::timeout::TimeoutConfig;
 pub type DynamoClient = aws_sdk_dynamodb::Client;
 /// The queues' client; one per process.
 pub type SqsClient = aws_sdk_sqs::Client;
+/// EventBridge's client; one per process.
+pub type EventBridgeClient = aws_sdk_eventbridge::Client;
 /// Systems Manager's client; one per process.
 pub type SsmClient = aws_sdk_ssm::Client;
 /// What clients are made from.

@@ -32,7 +32,7 @@ pub enum FaultKind {
 pub struct Fault {
     /// Its class.
     pub kind: FaultKind,
-    /// `dynamodb`, `sqs`, `ssm`, `ec2`.
+    /// `dynamodb`, `sqs`, `events`, `ssm`, `ec2`.
     pub service: Cow<'static, str>,
     /// As AWS names it.
     pub operation: Cow<'static, str>,

@@ -14,6 +14,7 @@ pub mod names;
 pub mod notice;
 pub mod pairings;
 pub mod ports;
+pub mod publish;
 pub mod record;
 pub mod report;
 pub mod roads;

@@ -13,6 +13,7 @@ use spillway_core::message::{CommandSent, ReportBody, ResumeQueueBody, SuspendQu
 use spillway_core::name::{ClusterName, InstanceId, NodeName};
 use spillway_core::pairing::{LaunchKey, Pairing};
 use spillway_core::plan::LaunchCall;
+use spillway_core::site_event::SiteEvent;
 
 use crate::fault::Fault;
 use crate::record::{
@@ -248,6 +249,13 @@ pub trait CommandOutcomes: Sync {
         command_id: &str,
         head_node: &str,
     ) -> impl Future<Output = Result<CommandOutcome, Fault>> + Send;
+}
+
+/// The stack's event bus, which the site subscribes to.
+pub trait EventBus: Sync {
+    /// Publishes events. Answers for each, in their order, whether the bus took it; one that it did not take was not
+    /// published, but for a call whose answer was lost.
+    fn publish(&self, events: &[SiteEvent]) -> impl Future<Output = Vec<Result<(), Fault>>> + Send;
 }
 
 /// SQS delays a message by at most this long (SQS API reference, `DelaySeconds`).

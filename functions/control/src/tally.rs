@@ -54,6 +54,8 @@ pub const CLOCK_SKEW_SECONDS: &str = "ClockSkewSeconds";
 pub const ENVELOPES_NOT_QUEUED: &str = "EnvelopesNotQueued";
 /// Commands with envelopes that could not be sent, or did not succeed on a head node.
 pub const COMMANDS_FAILED: &str = "CommandsFailed";
+/// Events that the stack's bus took.
+pub const EVENTS_PUBLISHED: &str = "EventsPublished";
 /// Sweeps, also those that left it to another.
 pub const SWEEPS: &str = "Sweeps";
 /// What a sweep found wrong.

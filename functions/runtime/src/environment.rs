@@ -2,6 +2,7 @@
 
 use spillway_core::name::{ClusterName, NameError};
 
+const EVENT_BUS: &str = "SPILLWAY_EVENT_BUS";
 const BURST_NODE_ROLE_ID: &str = "SPILLWAY_BURST_NODE_ROLE_ID";
 
 /// What the template tells a function.
@@ -19,6 +20,8 @@ pub struct Environment {
     pub reports_queue_url: Option<String>,
     /// `SPILLWAY_UPDATES_QUEUE_URL`, where the function has it.
     pub updates_queue_url: Option<String>,
+    /// `SPILLWAY_EVENT_BUS`: the name of the stack's event bus, where the function has it.
+    pub event_bus: Option<String>,
     /// `SPILLWAY_APPLY_DOCUMENT`: the SSM document, where head nodes are told by Run Command.
     pub apply_document: Option<String>,
     /// `SPILLWAY_APPLY_DOCUMENT_HASH`: SHA-256 of its content, in hex.
@@ -51,6 +54,14 @@ impl Environment {
         Self::from_variables(|variable| std::env::var(variable).ok())
     }
 
+    /// The name of the stack's event bus, for the function that cannot do without.
+    pub fn required_event_bus(&self) -> Result<String, EnvironmentError> {
+        let missing = EnvironmentError::Missing {
+            variable: EVENT_BUS,
+        };
+        self.event_bus.clone().ok_or(missing)
+    }
+
     /// The unique id of the burst nodes' role, for the function that cannot do without.
     pub fn required_burst_node_role_id(&self) -> Result<String, EnvironmentError> {
         let missing = EnvironmentError::Missing {
@@ -71,6 +82,7 @@ impl Environment {
             suspend_queue_url: given("SPILLWAY_SUSPEND_QUEUE_URL"),
             reports_queue_url: given("SPILLWAY_REPORTS_QUEUE_URL"),
             updates_queue_url: given("SPILLWAY_UPDATES_QUEUE_URL"),
+            event_bus: given(EVENT_BUS),
             apply_document: given("SPILLWAY_APPLY_DOCUMENT"),
             apply_document_hash: given("SPILLWAY_APPLY_DOCUMENT_HASH"),
             head_nodes: given("SPILLWAY_HEAD_NODES")

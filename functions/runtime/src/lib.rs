@@ -4,6 +4,7 @@
 mod batch;
 mod clock;
 mod environment;
+mod history;
 mod metrics;
 mod records;
 mod stream;
@@ -12,6 +13,7 @@ mod trace;
 
 pub use clock::SystemClock;
 pub use environment::{Environment, EnvironmentError};
+pub use history::handle as handle_history;
 pub use records::{Failure, Sent, handle as handle_messages};
 pub use stream::handle as handle_changes;
 pub use together::handle as handle_together;

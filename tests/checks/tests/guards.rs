@@ -277,6 +277,11 @@ const EXCEPTIONS: &[Exception] = &[
         reason: "a table's stream runs one copy a shard",
     },
     Exception {
+        check: "CKV_AWS_115 functions have a limit of concurrency, their own or their queue's",
+        resource: "PublishFunction",
+        reason: "a table's stream runs one copy a shard",
+    },
+    Exception {
         check: "CKV_AWS_117 functions run inside a VPC",
         resource: "*",
         reason: "they call services of AWS's only; a VPC needs endpoints that are paid by the hour while nothing runs",

@@ -17,7 +17,7 @@ const RUNTIME: &str = "spillway-runtime";
 const WORLD: &str = "spillway-world";
 
 /// Each crate with all it may take of the house.
-const MAY_TAKE: [(&str, &[&str]); 16] = [
+const MAY_TAKE: [(&str, &[&str]); 17] = [
     (CORE, &[]),
     (CONTROL, &[CORE]),
     (AWS, &[CORE, CONTROL]),
@@ -27,6 +27,7 @@ const MAY_TAKE: [(&str, &[&str]); 16] = [
     ("spillway-terminate", &[CORE, CONTROL, AWS, EC2, RUNTIME]),
     ("spillway-sweep", &[CORE, CONTROL, AWS, EC2, RUNTIME]),
     ("spillway-callback", &[CORE, CONTROL, AWS, RUNTIME]),
+    ("spillway-publish", &[CORE, CONTROL, AWS, RUNTIME]),
     ("spillway-report", &[CORE, CONTROL, AWS, RUNTIME]),
     ("spillway-notice", &[CORE, CONTROL, AWS, EC2, RUNTIME]),
     ("spillway-client", &[CORE]),

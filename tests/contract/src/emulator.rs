@@ -1,6 +1,8 @@
 //! The adapters on the emulator, all in one, as the suites look at them: with queues whose times are short, an EC2 of
 //! the lab's, and the system's clock.
 
+mod bus;
+
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -23,6 +25,8 @@ use spillway_world::ec2::Ec2 as Model;
 use spillway_world::sim::{Inbox, calm_ec2};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+
+pub use bus::EmulatedBus;
 
 use crate::suites::ec2::Behind;
 use crate::suites::queues::{Letter, Reader};

@@ -3,7 +3,7 @@
 //! which can be told to refuse calls, to lose answers and to change them.
 
 pub mod emulator;
-mod memory;
+pub mod memory;
 pub mod sample;
 pub mod suites;
 

@@ -1,10 +1,17 @@
 //! The world in memory, as the suites look at it.
 
+use std::sync::Mutex;
+
+use spillway_control::fault::Fault;
+use spillway_control::ports::EventBus;
 use spillway_core::name::ClusterName;
+use spillway_core::site_event::SiteEvent;
 use spillway_world::ec2::Ec2 as Model;
 use spillway_world::sim::{Inbox, Port};
+use spillway_world::site_bus::MemoryBus;
 
 use crate::suites::ec2::Behind;
+use crate::suites::events::{self, Received, Subscriber};
 use crate::suites::queues::{Letter, Reader};
 
 impl Reader for Port {
@@ -43,5 +50,28 @@ impl Reader for Port {
 impl Behind for Port {
     fn with<R>(&self, act: impl FnOnce(&mut Model) -> R) -> R {
         self.with_ec2(act)
+    }
+}
+
+/// The bus in memory, and how much of it was received.
+#[derive(Debug, Default)]
+pub struct Subscribed {
+    bus: MemoryBus,
+    received: Mutex<usize>,
+}
+
+impl EventBus for Subscribed {
+    async fn publish(&self, events: &[SiteEvent]) -> Vec<Result<(), Fault>> {
+        self.bus.publish(events).await
+    }
+}
+
+impl Subscriber for Subscribed {
+    async fn received(&self) -> Vec<Received> {
+        let taken = self.bus.taken();
+        let mut received = self.received.lock().expect("nobody panics");
+        let new = taken.iter().skip(*received).map(events::received).collect();
+        *received = taken.len();
+        new
     }
 }

@@ -11,6 +11,7 @@
 
 pub mod covered;
 pub mod ec2;
+pub mod events;
 pub mod instances;
 pub mod keys;
 pub mod pairings;

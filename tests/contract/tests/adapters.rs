@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use spillway_contract::Place;
+use spillway_contract::emulator::EmulatedBus;
 use spillway_contract::sample::{
     DEADLINE_MS, NOW_MS, admit, generation, instance, launch_key, launched, node, pair,
 };
+use spillway_contract::suites::events;
 use spillway_control::fault::FaultKind;
-use spillway_control::ports::Table;
+use spillway_control::ports::{EventBus, Table};
 use spillway_control::record::{NodeStatesRecord, RequestRecord};
 use spillway_control::shared::ONLY;
 use spillway_core::message::{NodesInState, ResumeRequest};
@@ -322,5 +324,60 @@ async fn wrong_messages_are_set_aside_with_their_reason() {
             .await
             .unwrap();
     }
+    place.cloud.stop().await;
+}
+
+/// EventBridge answers 200 to a call of which it took nothing.
+#[tokio::test]
+async fn of_each_event_is_said_whether_the_bus_took_it() {
+    let place = Place::start().await;
+    let bus = EmulatedBus::start(&place).await;
+    let events = events::events(12);
+    let first = Action::Replace {
+        from: r#""Entries": ?\[\{"EventId": ?"[^"]*"\}"#.to_owned(),
+        to: r#""Entries":[{"ErrorCode":"ThrottlingException","ErrorMessage":"slowly"}"#.to_owned(),
+    };
+    let id = arm(&place, fault("events", "PutEvents", first));
+    let answers = bus.publish(&events).await;
+    assert_eq!(fired(&place, &id), 1);
+    let refused: Vec<usize> = (0..answers.len())
+        .filter(|at| answers[*at].is_err())
+        .collect();
+    assert_eq!((answers.len(), refused), (12, vec![0]));
+    let refusal = answers[0].as_ref().unwrap_err();
+    assert_eq!(refusal.kind, FaultKind::Throttled, "{refusal}");
+    assert_eq!(refusal.message, "slowly");
+
+    // The first call takes ten, the second two.
+    let denied = Action::Refuse {
+        status: 400,
+        code: "AccessDeniedException".to_owned(),
+        message: "by a test".to_owned(),
+    };
+    arm(&place, fault("events", "PutEvents", denied));
+    let answers = bus.publish(&events).await;
+    let kinds = answers
+        .iter()
+        .map(|answer| answer.as_ref().err().map(|f| f.kind));
+    let (denied, taken): (Vec<_>, Vec<_>) = kinds.partition(Option::is_some);
+    assert_eq!(denied, [Some(FaultKind::Denied); 10]);
+    assert_eq!(taken, [None; 2]);
+    place.cloud.stop().await;
+}
+
+/// EventBridge refuses a call whose entries are more than 256 KB together.
+#[tokio::test]
+async fn large_events_go_in_calls_of_their_own() {
+    let place = Place::start().await;
+    let bus = EmulatedBus::start(&place).await;
+    let mut events = events::events(3);
+    for event in &mut events {
+        event.detail.reason = Some("x".repeat(100 * 1024));
+    }
+    let answers = bus.publish(&events).await;
+    assert!(answers.len() == 3 && answers.iter().all(Result::is_ok));
+    let calls = place.cloud.proxy.journal().calls().unwrap();
+    let calls = calls.iter().filter(|call| call.operation == "PutEvents");
+    assert_eq!(calls.count(), 2);
     place.cloud.stop().await;
 }

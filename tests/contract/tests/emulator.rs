@@ -1,8 +1,9 @@
 //! The adapters keep on the emulator, through the proxy, what the ports promise.
 
 use spillway_aws::{SsmKeys, SsmOutcomes, ssm_client};
-use spillway_contract::emulator::Emulated;
-use spillway_contract::suites::{ec2, instances, keys, pairings, queues, records};
+use spillway_contract::Place;
+use spillway_contract::emulator::{Emulated, EmulatedBus};
+use spillway_contract::suites::{ec2, events, instances, keys, pairings, queues, records};
 use spillway_control::ports::{Keys, Table};
 use spillway_core::envelope::SigningKey;
 use spillway_core::name::ClusterName;
@@ -56,4 +57,11 @@ async fn keys_and_ssm_keep_their_promises() {
     keys::the_signing_key_is_the_active_one(&own, &key.public()).await;
     keys::an_unknown_command_has_no_outcome(&SsmOutcomes(ssm)).await;
     emulated.place.cloud.stop().await;
+}
+
+#[tokio::test]
+async fn the_event_bus_keeps_its_promises() {
+    let place = Place::start().await;
+    events::suite(&EmulatedBus::start(&place).await).await;
+    place.cloud.stop().await;
 }

@@ -1,6 +1,7 @@
 //! The world in memory keeps what the ports promise. Its time is virtual: nothing here waits.
 
-use spillway_contract::suites::{ec2, instances, keys, pairings, queues, records};
+use spillway_contract::memory::Subscribed;
+use spillway_contract::suites::{ec2, events, instances, keys, pairings, queues, records};
 use spillway_core::envelope::SigningKey;
 use spillway_world::sim::{SIGNING_SEED, calm};
 
@@ -43,4 +44,9 @@ fn keys_clock_and_ssm_keep_their_promises() {
         keys::an_unknown_command_has_no_outcome(&port).await;
         keys::time_passes_and_identifiers_are_fresh(&port).await;
     });
+}
+
+#[test]
+fn the_event_bus_keeps_its_promises() {
+    calm(|_| async move { events::suite(&Subscribed::default()).await });
 }

@@ -22,10 +22,11 @@ use crate::{
 };
 
 /// The functions of the template, each a binary of that name.
-pub const FUNCTIONS: [&str; 6] = [
+pub const FUNCTIONS: [&str; 7] = [
     "launch",
     "terminate",
     "callback",
+    "publish",
     "report",
     "notice",
     "sweep",

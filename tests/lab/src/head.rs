@@ -20,10 +20,13 @@ use crate::network::Network;
 use crate::process::Process;
 pub use agent::Agent;
 pub use commands::NodeView;
-use files::{check_reachable, install_client, make_directories, slurm_user, write_munge_key};
+use files::{
+    check_reachable, install_client, make_directories, make_munge_key, slurm_user, write_munge_key,
+};
 pub use root::HeadRoot;
+use root::OtherHost;
 pub use slurm_conf::CloudPartition;
-use slurm_conf::SlurmConf;
+use slurm_conf::{Host, SlurmConf};
 
 /// The user that slurmctld, munged and the agent run as; Debian's package makes it.
 pub const SLURM_USER: &str = "slurm";
@@ -67,6 +70,9 @@ pub enum HeadError {
     /// Slurm refused the power-saving settings, and would never call `ResumeProgram`.
     #[error("slurmctld runs without power saving; its log says:\n{0}")]
     NoPowerSaving(String),
+    /// A second head node that slurm.conf does not name.
+    #[error("slurm.conf names one head node: make it with `has_backup`")]
+    NoBackup,
     /// A Slurm command failed.
     #[error("`{command}` ended with {status}: {message}")]
     Command {
@@ -102,6 +108,8 @@ pub struct HeadSpec {
     /// Slurm's `SuspendTimeout`: longer than an instance needs to die (facts of Slurm's power states: a node may be
     /// resumed as soon as this is over).
     pub suspend_timeout_seconds: u32,
+    /// Whether there is a second head node ([`HeadNode::start_backup`]), with the spool on `StateSaveLocation`.
+    pub has_backup: bool,
     /// More lines of slurm.conf, such as `SlurmctldParameters=idle_on_node_suspend`.
     pub extra_lines: Vec<String>,
 }
@@ -109,6 +117,7 @@ pub struct HeadSpec {
 /// A running head node. Dropping it kills slurmctld and munged, and leaves the directory.
 #[derive(Debug)]
 pub struct HeadNode {
+    host_name: String,
     directory: PathBuf,
     root: HeadRoot,
     slurm_conf: SlurmConf,
@@ -122,30 +131,72 @@ impl HeadNode {
     /// Makes key and configuration, installs the client, starts munged and slurmctld, and waits until slurmctld
     /// answers with power saving on.
     pub async fn start(spec: HeadSpec, network: &Network) -> Result<Self, HeadError> {
+        let host = Host {
+            name: host_name().map_err(at("read this machine's host name"))?,
+            address: network.bridge_address(),
+        };
+        let backup = spec.has_backup.then(|| Host {
+            name: format!("{}-backup", host.name),
+            address: network.backup_address(),
+        });
+        let slurm_conf = SlurmConf {
+            host,
+            backup,
+            port: free_port().map_err(at("find a free port"))?,
+            state: spec.directory.join("state"),
+            spec,
+        };
+        let directory = &slurm_conf.spec.directory;
+        let root = HeadRoot::start(
+            slurm_conf.spec.debian.as_deref(),
+            &directory.with_extension("root"),
+            &network.directory(),
+        )
+        .map_err(at("make the head node's root file system"))?;
+        let munge_key = make_munge_key().map_err(at("make the munge key"))?;
+        Self::set_up(slurm_conf.host.name.clone(), slurm_conf, root, munge_key).await
+    }
+
+    /// Starts the second head node: a host of its own with the same `StateSaveLocation` and munge key, and slurmctld as
+    /// the backup controller. Waits until that is ready to take over.
+    pub async fn start_backup(&self, network: &Network) -> Result<Self, HeadError> {
+        let mut slurm_conf = self.slurm_conf.clone();
+        let host = slurm_conf.backup.clone().ok_or(HeadError::NoBackup)?;
+        slurm_conf.spec.directory = self.directory.with_extension("backup");
+        let attachment = network
+            .attach("backup", host.address)
+            .map_err(io::Error::other)
+            .map_err(at("give the second head node an address"))?;
+        let root = HeadRoot::start_on(OtherHost {
+            name: host.name.clone(),
+            namespace_file: attachment.namespace_file(),
+        })
+        .map_err(at("make the second head node's host"))?;
+        Self::set_up(host.name, slurm_conf, root, self.munge_key.clone()).await
+    }
+
+    async fn set_up(
+        host_name: String,
+        slurm_conf: SlurmConf,
+        root: HeadRoot,
+        munge_key: Vec<u8>,
+    ) -> Result<Self, HeadError> {
         let user = slurm_user()?;
+        let spec = &slurm_conf.spec;
         let directory = spec.directory.clone();
         make_directories(&directory, &user).map_err(at("make the head node's directories"))?;
         check_reachable(&directory, &user)?;
         install_client(&spec.client, &directory).map_err(at("install the client"))?;
-        let munge_key = write_munge_key(&directory, &user).map_err(at("make the munge key"))?;
-        let slurm_conf = SlurmConf {
-            host_name: host_name().map_err(at("read this machine's host name"))?,
-            address: network.bridge_address(),
-            port: free_port().map_err(at("find a free port"))?,
-            spec,
-        };
+        write_munge_key(&directory, &user, &munge_key).map_err(at("write the munge key"))?;
         fs::write(directory.join("etc/slurm.conf"), slurm_conf.head_text())
             .map_err(at("write slurm.conf"))?;
-        let debian = slurm_conf.spec.debian.as_deref();
-        if debian.is_some() {
+        if spec.debian.is_some() {
             fs::write(directory.join("etc/cgroup.conf"), CGROUP_CONF)
                 .map_err(at("write cgroup.conf"))?;
         }
-        let own_root = network.directory().join("head-root");
-        let root = HeadRoot::start(debian, &own_root, &network.directory())
-            .map_err(at("make the head node's root file system"))?;
         let munged = start_munged(&root, &directory).await?;
         let mut head = Self {
+            host_name,
             directory,
             root,
             slurm_conf,
@@ -178,7 +229,16 @@ impl HeadNode {
     /// Slurm's `StateSaveLocation`.
     #[must_use]
     pub fn state_save_location(&self) -> PathBuf {
-        self.directory.join("state")
+        self.slurm_conf.state.clone()
+    }
+
+    /// The client's spool; beneath `StateSaveLocation` where there are two head nodes.
+    #[must_use]
+    pub fn spool_directory(&self) -> PathBuf {
+        match self.slurm_conf.backup {
+            None => self.directory.join("spool"),
+            Some(_) => self.state_save_location().join("spillway"),
+        }
     }
 
     /// slurmctld's debug log.
@@ -285,7 +345,8 @@ impl HeadNode {
 
     async fn answers(&self) -> bool {
         let ping = self.command("scontrol").arg("ping").output().await;
-        ping.is_ok_and(|ping| String::from_utf8_lossy(&ping.stdout).contains(" is UP"))
+        let own = format!("at {} is UP", self.host_name);
+        ping.is_ok_and(|ping| String::from_utf8_lossy(&ping.stdout).contains(&own))
     }
 }
 

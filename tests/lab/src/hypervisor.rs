@@ -170,6 +170,8 @@ struct Shared {
     network: Network,
     directory: PathBuf,
     image: Mutex<Image>,
+    /// Images of instances that boot from others, by their ids.
+    further_images: Mutex<HashMap<String, Image>>,
     assume_role: Arc<dyn AssumeRole>,
     powered_off: mpsc::UnboundedSender<PoweredOff>,
     machines: Mutex<HashMap<String, Slot>>,
@@ -197,6 +199,7 @@ impl Hypervisor {
             network: network.clone(),
             directory,
             image: Mutex::new(image),
+            further_images: Mutex::new(HashMap::new()),
             assume_role,
             powered_off,
             machines: Mutex::new(HashMap::new()),
@@ -209,13 +212,22 @@ impl Hypervisor {
         ))
     }
 
-    /// What instances boot from.
+    /// What instances boot from whose image id is none of [`Hypervisor::add_image`].
     #[must_use]
     pub fn image(&self) -> Image {
         self.shared.image()
     }
 
-    /// From now on instances boot from `image`; those that run keep what they have.
+    /// From now on instances with this image id boot from `image`.
+    pub fn add_image(&self, image_id: &str, mut image: Image) -> io::Result<()> {
+        machine::stage_image(&mut image, &self.shared.directory)?;
+        let images = self.shared.further_images.lock();
+        let mut images = images.unwrap_or_else(PoisonError::into_inner);
+        images.insert(image_id.to_owned(), image);
+        Ok(())
+    }
+
+    /// From now on all other instances boot from `image`; those that run keep what they have.
     pub fn set_image(&self, mut image: Image) -> io::Result<()> {
         machine::stage_image(&mut image, &self.shared.directory)?;
         *self
@@ -357,6 +369,13 @@ impl Shared {
         image.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    fn image_of(&self, image_id: &str) -> Image {
+        let images = self.further_images.lock();
+        let images = images.unwrap_or_else(PoisonError::into_inner);
+        let further = images.get(image_id).cloned();
+        further.unwrap_or_else(|| self.image())
+    }
+
     fn boot(
         self: &Arc<Self>,
         instance: Instance,
@@ -371,7 +390,7 @@ impl Shared {
         let environment = machine::Environment {
             network: &self.network,
             directory: &self.directory,
-            image: self.image(),
+            image: self.image_of(&instance.image_id),
             assume_role: Arc::clone(&self.assume_role),
         };
         Machine::boot(&environment, instance, user_data, on_power_off)

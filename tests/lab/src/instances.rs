@@ -1,13 +1,13 @@
 //! What EC2 says happens to instances, made to happen: machines boot and die, and their own shutdowns and
 //! console output come back to EC2. State changes go to the rules of the event bus that match them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use spillway_world::ec2::{
-    Ec2Event, Instance as Ec2Instance, InstanceChange, InstanceState, LaunchTemplate,
+    Ec2, Ec2Event, Instance as Ec2Instance, InstanceChange, InstanceState, LaunchTemplate,
     LaunchTemplateSpecification,
 };
 use tokio::sync::mpsc;
@@ -100,8 +100,29 @@ pub struct Instances {
     pub hypervisor: Hypervisor,
     /// Where EC2 tells of it.
     pub bus: Arc<EventBus>,
-    /// The burst nodes' role.
-    pub role: InstanceRole,
+    /// The roles of the clusters' burst nodes.
+    pub roles: Roles,
+}
+
+/// The roles that instances may have. Cheap to clone: the copies are one list.
+#[derive(Debug, Clone, Default)]
+pub struct Roles(Arc<Mutex<Vec<InstanceRole>>>);
+
+impl Roles {
+    /// Has instances of its profile get this role.
+    pub fn add(&self, role: InstanceRole) {
+        self.lock().push(role);
+    }
+
+    fn of_profile(&self, arn: &str) -> Option<InstanceRole> {
+        let roles = self.lock();
+        let mut of_profile = roles.iter().filter(|role| role.instance_profile_arn == arn);
+        of_profile.next().cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<InstanceRole>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Instances {
@@ -150,7 +171,7 @@ impl Instances {
             InstanceState::Running => {
                 let Some(machine) = self
                     .ec2
-                    .with(|ec2, _| ec2.instance(instance_id).map(|i| self.machine(i)))
+                    .with(|ec2, _| ec2.instance(instance_id).map(|i| self.machine(ec2, i)))
                 else {
                     return;
                 };
@@ -168,7 +189,7 @@ impl Instances {
         }
     }
 
-    fn machine(&self, instance: &Ec2Instance) -> Instance {
+    fn machine(&self, ec2: &Ec2, instance: &Ec2Instance) -> Instance {
         Instance {
             instance_id: instance.instance_id.clone(),
             image_id: instance.image_id.clone(),
@@ -184,11 +205,9 @@ impl Instances {
             vpc_id: instance.vpc_id.clone(),
             life_cycle: instance.kind.as_str().to_owned(),
             metadata_tags: Some(instance.tags.clone().into_iter().collect()),
-            role: instance
-                .launch
-                .instance_profile
-                .as_ref()
-                .map(|_| self.role.clone()),
+            role: ec2
+                .instance_profile_arn(instance)
+                .and_then(|arn| self.roles.of_profile(&arn)),
             user_data: instance.user_data().map(str::to_owned),
         }
     }

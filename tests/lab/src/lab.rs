@@ -1,7 +1,7 @@
 //! A whole lab: the cloud with Spillway deployed in it, a site with Slurm and the agent, and machines.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -9,25 +9,20 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use spillway_core::envelope::PublicKey;
-use spillway_world::ec2::{Ec2, Settings, Subnet};
-use tokio::net::TcpListener;
 use tokio::process::Command;
-use tokio::task::JoinSet;
 
-use crate::authorize::Authorizer;
 use crate::cloud::Cloud;
 use crate::deploy::{Deployment, FUNCTIONS};
-use crate::ec2_api::Ec2Api;
-use crate::emulator::root::{Credentials, RootClient};
-use crate::event_bus::EventBus;
+use crate::emulator::root::Credentials;
 use crate::head::Agent;
 use crate::head::{CloudPartition, HeadNode, HeadSpec};
-use crate::hypervisor::{Hypervisor, InstanceRole};
+use crate::hypervisor::InstanceRole;
 use crate::install::{self, SlurmRelease};
-use crate::instances::{EmulatorSessions, EmulatorTemplates, Instances};
 use crate::network::Network;
+pub use crate::region::APPLY_DOCUMENT;
+use crate::region::Region;
 use crate::site::{self, Site};
-use crate::ssm::{self, Document, NodeAgent, Ssm};
+use crate::ssm::NodeAgent;
 
 /// What can be said of a lab before it starts.
 #[derive(Debug, Clone)]
@@ -66,6 +61,12 @@ pub struct LabSpec {
     pub slurm: SlurmRelease,
     /// More lines of slurm.conf.
     pub slurm_lines: Vec<String>,
+    /// The image of the instances.
+    pub image_id: String,
+    /// The head node as a managed node of SSM; with two, there is a second head node, slurmctld's backup.
+    pub head_node_ids: Vec<String>,
+    /// What the names of the site's IAM users begin with.
+    pub user_prefix: String,
 }
 
 impl LabSpec {
@@ -89,7 +90,23 @@ impl LabSpec {
             max_nodes: 64,
             slurm: SlurmRelease::default(),
             slurm_lines: Vec::new(),
+            image_id: IMAGE_ID.to_owned(),
+            head_node_ids: vec![HEAD_NODE_ID.to_owned()],
+            user_prefix: String::new(),
         })
+    }
+
+    /// The same for another cluster in the same region: with an image, a head node and users of its own.
+    #[must_use]
+    pub fn neighbour(&self, cluster: &str) -> Self {
+        Self {
+            state: self.state.join(cluster),
+            cluster: cluster.to_owned(),
+            image_id: NEIGHBOUR_IMAGE_ID.to_owned(),
+            head_node_ids: vec![NEIGHBOUR_HEAD_NODE_ID.to_owned()],
+            user_prefix: format!("{cluster}-"),
+            ..self.clone()
+        }
     }
 
     fn node_list(&self) -> String {
@@ -100,8 +117,17 @@ impl LabSpec {
 /// The head node as a managed node of SSM.
 pub const HEAD_NODE_ID: &str = "mi-0123456789abcdef0";
 
-/// The SSM document of the lab: the emulator's CloudFormation cannot make it, so the lab's SSM is given it.
-pub const APPLY_DOCUMENT: &str = "lab-apply";
+/// The second head node, where there is one.
+pub const BACKUP_HEAD_NODE_ID: &str = "mi-0123456789abcdef1";
+
+/// The head node of [`LabSpec::neighbour`].
+const NEIGHBOUR_HEAD_NODE_ID: &str = "mi-0fedcba9876543210";
+
+/// The image of the lab's instances.
+const IMAGE_ID: &str = "ami-0123456789abcdef0";
+
+/// The image of the instances of [`LabSpec::neighbour`].
+const NEIGHBOUR_IMAGE_ID: &str = "ami-0fedcba9876543210";
 
 /// `CPUs` of a node in slurm.conf.
 const NODE_CPUS: u32 = 2;
@@ -127,132 +153,140 @@ pub fn binaries() -> anyhow::Result<PathBuf> {
     Ok(directory.to_owned())
 }
 
-/// A running lab. Dropping it kills everything in it; [`Lab::stop`] does so in order.
+/// One cluster in a region: the deployed stack, and the site's side of it. Dropping it kills everything in it, and the
+/// region with the last lab of it; [`Lab::stop`] does so in order.
 pub struct Lab {
     /// How it was made.
     pub spec: LabSpec,
-    /// What everything runs on.
-    pub network: Network,
-    /// Emulator and proxy.
-    pub cloud: Cloud,
-    /// The lab's EC2.
-    pub ec2: Ec2Api,
-    /// By which EC2's events come.
-    pub bus: Arc<EventBus>,
-    /// The instances' machines.
-    pub hypervisor: Hypervisor,
     /// The site's head node.
     pub head: HeadNode,
     /// The agent on it.
     pub agent: Agent,
-    /// The lab's Run Command.
-    pub ssm: Ssm,
     /// The stand-in for the SSM agent on the head node.
     pub ssm_agent: Option<NodeAgent>,
+    /// The second head node, if there is one.
+    pub backup: Option<Backup>,
     /// The stack's outputs.
     pub outputs: BTreeMap<String, String>,
     /// What the head node signs with.
     pub head_user: Credentials,
     /// Who pushes policies.
     pub operator: Credentials,
-    /// Where instance metadata gets its role sessions.
-    pub sessions: Arc<EmulatorSessions>,
-    /// The Python environment with `aws`.
-    pub venv: PathBuf,
-    _tasks: JoinSet<()>,
-    _ec2_service: JoinSet<()>,
+    region: Arc<Region>,
+}
+
+/// The second head node: slurmctld as the backup controller, and an agent that is yet to be started.
+pub struct Backup {
+    /// The head node.
+    pub head: HeadNode,
+    /// The agent on it.
+    pub agent: Agent,
+    /// The stand-in for the SSM agent on it.
+    pub ssm_agent: NodeAgent,
+}
+
+impl Deref for Lab {
+    type Target = Region;
+
+    fn deref(&self) -> &Region {
+        &self.region
+    }
 }
 
 impl Lab {
     /// Starts everything, telling `progress` what is being done.
     pub async fn start(spec: LabSpec, progress: impl Fn(&str)) -> anyhow::Result<Self> {
-        let started = Instant::now();
-        let say = |what: &str| {
-            progress(&format!(
-                "[{:5.1} s] {what}",
-                started.elapsed().as_secs_f64()
-            ));
-        };
+        let say = timed(progress);
         say("installing what is missing");
-        let venv = install::ensure_installed(say)?;
-        let debian = install::ensure_slurm(spec.slurm, say)?;
+        let venv = install::ensure_installed(&say)?;
         say("starting the emulator and the proxy");
-        let network = Network::claim()?;
-        let cloud = Cloud::start(&venv, &spec.state, network.bridge_address(), 0).await?;
-        let root = cloud.emulator.root();
-        let (ec2, address, mut service) = serve_ec2(&network, &root).await?;
-        let ssm = serve_ssm(&cloud, &mut service).await?;
-        let events = ec2.listen();
-        cloud.proxy.route("ec2", address);
-        let authorizer = Authorizer::new(root.clone(), ec2.clone());
-        cloud.proxy.authorize_by(authorizer.clone());
+        let region = Region::start(&spec.state, venv, &template()).await?;
+        Self::join(Arc::new(region), spec, say).await
+    }
+
+    /// Starts another cluster in the same region, made like `self` but for what [`LabSpec::neighbour`] changes.
+    pub async fn start_neighbour(
+        &self,
+        cluster: &str,
+        progress: impl Fn(&str),
+    ) -> anyhow::Result<Self> {
+        let spec = self.spec.neighbour(cluster);
+        Self::join(Arc::clone(&self.region), spec, timed(progress)).await
+    }
+
+    async fn join(region: Arc<Region>, spec: LabSpec, say: impl Fn(&str)) -> anyhow::Result<Self> {
+        let debian = install::ensure_slurm(spec.slurm, &say)?;
         say("deploying the SAM template with the Lambdas");
-        let outputs = deploy(&spec, &venv, &network, &cloud, &root).await?;
+        let outputs = deploy(&spec, &region).await?;
         say("starting munge, slurmctld and the agent");
-        let head_credentials = user(
-            &cloud,
-            &root,
+        let head_user = user(
+            &spec,
+            &region,
             "head-node",
-            &[output(&outputs, "HeadNodePolicyArn")?],
-        )
-        .await?;
+            output(&outputs, "HeadNodePolicyArn")?,
+        );
+        let head_user = head_user.await?;
         let operator = user(
-            &cloud,
-            &root,
+            &spec,
+            &region,
             "operator",
-            &[output(&outputs, "OperatorPolicyArn")?],
-        )
-        .await?;
-        let head = HeadNode::start(head_spec(&spec, debian, &network), &network).await?;
-        let ssm_agent = NodeAgent::start(&ssm, HEAD_NODE_ID, &head)
-            .context("start the stand-in for the SSM agent")?;
-        let toml = |keys: &[PublicKey]| site_toml(&spec, &cloud, &outputs, &head, &network, keys);
-        let bundle = &cloud.certificates.bundle;
-        let config = site::install(&head, &toml(&[]), bundle, &head_credentials)?;
-        let key = create_key(client(&head, &cloud, &operator), &config).await?;
-        std::fs::write(&config, toml(&[key])).context("write the configuration")?;
-        let sessions = Arc::new(EmulatorSessions {
-            root: root.clone(),
-            authorizer,
-            principals: cloud.proxy.principals().clone(),
-        });
-        let (hypervisor, powered_off) =
-            hypervisor(&spec, &cloud, &head, &network, Arc::clone(&sessions))?;
-        let role = role(&outputs)?;
-        let bus = Arc::new(EventBus::new(root));
-        let instances = Instances {
-            ec2: ec2.clone(),
-            hypervisor: hypervisor.clone(),
-            bus: Arc::clone(&bus),
-            role,
+            output(&outputs, "OperatorPolicyArn")?,
+        );
+        let operator = operator.await?;
+        let head =
+            HeadNode::start(head_spec(&spec, debian, &region.network), &region.network).await?;
+        let toml =
+            |head: &HeadNode, keys: &[PublicKey]| site_toml(&spec, &region, &outputs, head, keys);
+        let bundle = &region.cloud.certificates.bundle;
+        let config = site::install(&head, &toml(&head, &[]), bundle, &head_user)?;
+        let key = create_key(client(&head, &region.cloud, &operator), &config).await?;
+        let keys = [key];
+        std::fs::write(&config, toml(&head, &keys)).context("write the configuration")?;
+        let ssm_agent = ssm_agent(&region, &spec.head_node_ids[0], &head)?;
+        let backup = match spec.head_node_ids.get(1) {
+            None => None,
+            Some(node_id) => {
+                let backup = head.start_backup(&region.network).await?;
+                site::install(&backup, &toml(&backup, &keys), bundle, &head_user)?;
+                Some(Backup {
+                    agent: Agent::of(&backup),
+                    ssm_agent: self::ssm_agent(&region, node_id, &backup)?,
+                    head: backup,
+                })
+            }
         };
-        let tasks = instances.follow(events, powered_off);
+        set_up_instances(&spec, &region, &head, &outputs)?;
         let mut agent = Agent::of(&head);
         agent.start(&BTreeMap::new())?;
         let lab = Self {
             spec,
-            network,
-            cloud,
-            ec2,
-            bus,
-            hypervisor,
             head,
             agent,
-            ssm,
             ssm_agent: Some(ssm_agent),
+            backup,
             outputs,
-            head_user: head_credentials,
+            head_user,
             operator,
-            sessions,
-            venv,
-            _tasks: tasks,
-            _ec2_service: service,
+            region,
         };
         say("storing the munge key, pushing the policy");
         lab.store_munge_key(&lab.head.munge_key_file()).await?;
         lab.push_policy(&config).await?;
         say("the lab is up");
         Ok(lab)
+    }
+
+    /// `kill -9` of everything on the head node. From now on its backup is the lab's head node.
+    ///
+    /// # Panics
+    ///
+    /// If there is no second head node.
+    pub fn lose_head_node(&mut self) {
+        let backup = self.backup.take().expect("there is a second head node");
+        // What is replaced is dropped, and so killed.
+        self.agent = backup.agent;
+        self.ssm_agent = Some(backup.ssm_agent);
+        self.head = backup.head;
     }
 
     /// Stores the key in `file`, in place of another, for instances to join with; with the operator's credentials.
@@ -297,13 +331,13 @@ impl Lab {
     /// The site's shared file system: the same directory on the head node and on every instance.
     #[must_use]
     pub fn shared_directory(&self) -> PathBuf {
-        shared_directory(&self.network)
+        shared_directory(&self.network, &self.spec)
     }
 
     /// The client's logs, each with the name of who writes it.
     #[must_use]
     pub fn client_logs(&self) -> Vec<(&'static str, PathBuf)> {
-        let hooks = self.head.directory().join("spool/spillway.log");
+        let hooks = self.head.spool_directory().join("spillway.log");
         vec![
             ("head node", hooks),
             ("agent", self.agent.log_file().to_owned()),
@@ -335,14 +369,31 @@ impl Lab {
         Ok(())
     }
 
-    /// Stops everything in order. Nothing is left.
+    /// Stops everything in order, the region with the last lab of it. Nothing is left then.
     pub async fn stop(mut self) {
         self.agent.stop().await;
-        self.head.stop_slurmctld().await;
-        for instance_id in self.hypervisor.running() {
-            self.hypervisor.kill(&instance_id).await;
+        for head in [
+            Some(&mut self.head),
+            self.backup.as_mut().map(|b| &mut b.head),
+        ] {
+            if let Some(head) = head {
+                head.stop_slurmctld().await;
+            }
         }
-        self.cloud.stop().await;
+        if let Some(region) = Arc::into_inner(self.region) {
+            region.stop().await;
+        }
+    }
+}
+
+/// Tells `progress` with the seconds since now.
+fn timed(progress: impl Fn(&str)) -> impl Fn(&str) {
+    let started = Instant::now();
+    move |what| {
+        progress(&format!(
+            "[{:5.1} s] {what}",
+            started.elapsed().as_secs_f64()
+        ));
     }
 }
 
@@ -358,39 +409,6 @@ async fn said(name: &str, command: &mut Command) -> anyhow::Result<String> {
         bail!("{name} failed: {text}");
     }
     Ok(text)
-}
-
-/// The lab's EC2, with the network's subnets, on a loopback port.
-async fn serve_ec2(
-    network: &Network,
-    root: &RootClient,
-) -> anyhow::Result<(Ec2Api, SocketAddr, JoinSet<()>)> {
-    let mut model = Ec2::new(Settings::default(), u64::from(std::process::id()));
-    for subnet in network.subnets() {
-        let cidr = format!("{}/{}", subnet.base, subnet.prefix_length);
-        let subnet = Subnet::new(
-            &subnet.subnet_id,
-            &network.vpc_id(),
-            &subnet.availability_zone,
-            &cidr,
-        )
-        .map_err(|error| anyhow::anyhow!("make subnet {cidr}: {error}"))?;
-        model.put_subnet(subnet);
-    }
-    let ec2 = Ec2Api::new(model, EmulatorTemplates(root.clone()));
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .await
-        .context("listen for EC2")?;
-    let address = listener.local_addr().context("listen for EC2")?;
-    let mut tasks = JoinSet::new();
-    tasks.spawn(ec2.clone().keep_time());
-    let router = ec2.router();
-    tasks.spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
-            tracing::error!(%error, "the lab's EC2 stopped");
-        }
-    });
-    Ok((ec2, address, tasks))
 }
 
 fn client(head: &HeadNode, cloud: &Cloud, operator: &Credentials) -> Command {
@@ -451,44 +469,19 @@ async fn create_key(mut client: Command, config: &Path) -> anyhow::Result<Public
     Ok(public.parse()?)
 }
 
-/// The lab's Run Command, with the template's document.
-async fn serve_ssm(cloud: &Cloud, tasks: &mut JoinSet<()>) -> anyhow::Result<Ssm> {
-    let ssm = Ssm::default();
-    let document = Document::of_template(APPLY_DOCUMENT, &template(), "ApplyDocument")?;
-    ssm.put_document(document);
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .await
-        .context("listen for SSM")?;
-    let address = listener.local_addr().context("listen for SSM")?;
-    let router = ssm.clone().router();
-    tasks.spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
-            tracing::error!(%error, "the lab's SSM stopped");
-        }
-    });
-    for operation in ssm::OPERATIONS {
-        cloud.proxy.route_operation("ssm", operation, address);
-    }
-    Ok(ssm)
-}
-
 fn template() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../infra/sam/template.yaml")
 }
 
-async fn deploy(
-    spec: &LabSpec,
-    venv: &Path,
-    network: &Network,
-    cloud: &Cloud,
-    root: &RootClient,
-) -> anyhow::Result<BTreeMap<String, String>> {
-    let vpc_id = network.vpc_id();
-    let head_cidr = format!("{}/32", network.bridge_address());
+async fn deploy(spec: &LabSpec, region: &Region) -> anyhow::Result<BTreeMap<String, String>> {
+    let cloud = &region.cloud;
+    let vpc_id = region.network.vpc_id();
+    let head_cidr = format!("{}/32", region.network.bridge_address());
     let timeout = spec.function_timeout_seconds.to_string();
     let visibility = spec.queue_visibility_seconds.to_string();
+    let head_node_ids = spec.head_node_ids.join(",");
     let deployment = Deployment {
-        venv,
+        venv: &region.venv,
         state: &spec.state.join("deploy"),
         certificates: &cloud.certificates,
         endpoint_url: &cloud.proxy.url(),
@@ -499,36 +492,42 @@ async fn deploy(
             ("ClusterName", &spec.cluster),
             ("VpcId", &vpc_id),
             ("HeadNodeCidr", &head_cidr),
-            ("ImageId", "ami-0123456789abcdef0"),
+            ("ImageId", &spec.image_id),
             ("FunctionTimeoutSeconds", &timeout),
             ("QueueVisibilitySeconds", &visibility),
             ("ProtectData", "false"),
             ("UpdateRoads", &spec.update_roads),
             ("SweepSchedule", if spec.sweeps { "true" } else { "false" }),
-            ("HeadNodeIds", HEAD_NODE_ID),
+            ("HeadNodeIds", &head_node_ids),
             ("ApplyDocumentName", APPLY_DOCUMENT),
         ],
     };
-    Ok(deployment.deploy(root, cloud.proxy.principals()).await?)
+    let root = cloud.emulator.root();
+    Ok(deployment.deploy(&root, cloud.proxy.principals()).await?)
 }
 
+/// An IAM user of the site's with one policy.
 async fn user(
-    cloud: &Cloud,
-    root: &RootClient,
+    spec: &LabSpec,
+    region: &Region,
     name: &str,
-    policies: &[&str],
+    policy: &str,
 ) -> anyhow::Result<Credentials> {
-    let credentials = root.create_user(name, policies).await?;
-    cloud
-        .proxy
-        .principals()
-        .register(&credentials.access_key_id, name);
+    let name = format!("{}{name}", spec.user_prefix);
+    let root = region.cloud.emulator.root();
+    let credentials = root.create_user(&name, &[policy]).await?;
+    let principals = region.cloud.proxy.principals();
+    principals.register(&credentials.access_key_id, &name);
     Ok(credentials)
+}
+
+fn ssm_agent(region: &Region, node_id: &str, head: &HeadNode) -> anyhow::Result<NodeAgent> {
+    NodeAgent::start(&region.ssm, node_id, head).context("start the stand-in for the SSM agent")
 }
 
 fn head_spec(spec: &LabSpec, debian: Option<PathBuf>, network: &Network) -> HeadSpec {
     HeadSpec {
-        directory: network.directory().join("head"),
+        directory: network.directory().join(format!("head-{}", spec.cluster)),
         debian,
         client: spec.binaries.join("spillway"),
         cluster_name: spec.cluster.clone(),
@@ -543,16 +542,16 @@ fn head_spec(spec: &LabSpec, debian: Option<PathBuf>, network: &Network) -> Head
         }],
         resume_timeout_seconds: spec.resume_timeout_seconds,
         suspend_timeout_seconds: spec.suspend_timeout_seconds,
+        has_backup: spec.head_node_ids.len() > 1,
         extra_lines: spec.slurm_lines.clone(),
     }
 }
 
 fn site_toml(
     spec: &LabSpec,
-    cloud: &Cloud,
+    region: &Region,
     outputs: &BTreeMap<String, String>,
     head: &HeadNode,
-    network: &Network,
     trusted_keys: &[PublicKey],
 ) -> String {
     let types: Vec<&str> = spec.instance_types.iter().map(String::as_str).collect();
@@ -570,46 +569,45 @@ fn site_toml(
         max_nodes: spec.max_nodes,
         update_roads: &spec.update_roads,
         trusted_keys,
-        endpoint_url: &cloud.proxy.url(),
+        endpoint_url: &region.cloud.proxy.url(),
         outputs,
     }
-    .to_toml(head, network)
+    .to_toml(head, &region.network)
 }
 
-type PoweredOff = tokio::sync::mpsc::UnboundedReceiver<crate::hypervisor::PoweredOff>;
-
-fn hypervisor(
+/// What the cluster's instances boot from, and the role that they get.
+fn set_up_instances(
     spec: &LabSpec,
-    cloud: &Cloud,
+    region: &Region,
     head: &HeadNode,
-    network: &Network,
-    sessions: Arc<EmulatorSessions>,
-) -> anyhow::Result<(Hypervisor, PoweredOff)> {
-    let bundle =
-        std::fs::read(&cloud.certificates.bundle).context("read the bundle of authorities")?;
+    outputs: &BTreeMap<String, String>,
+) -> anyhow::Result<()> {
+    let bundle = std::fs::read(&region.cloud.certificates.bundle)
+        .context("read the bundle of authorities")?;
     let mut image = head
         .node_image()
         .with_file("/usr/bin/spillway", spec.binaries.join("spillway"), 0o755)
         .with_bytes(IMAGE_BUNDLE, bundle, 0o644);
-    let shared = shared_directory(network);
+    let shared = shared_directory(&region.network, spec);
     std::fs::create_dir_all(&shared).context("make the shared directory")?;
     image.shared_directories.push(shared);
     image
         .environment
-        .insert("AWS_ENDPOINT_URL".to_owned(), cloud.proxy.url());
+        .insert("AWS_ENDPOINT_URL".to_owned(), region.cloud.proxy.url());
     image
         .environment
         .insert("AWS_CA_BUNDLE".to_owned(), IMAGE_BUNDLE.to_owned());
-    Ok(Hypervisor::new(
-        network,
-        &network.directory().join("machines"),
-        image,
-        sessions,
-    )?)
+    if spec.image_id == IMAGE_ID {
+        region.hypervisor.set_image(image)?;
+    } else {
+        region.hypervisor.add_image(&spec.image_id, image)?;
+    }
+    region.roles.add(role(outputs)?);
+    Ok(())
 }
 
-fn shared_directory(network: &Network) -> PathBuf {
-    network.directory().join("home")
+fn shared_directory(network: &Network, spec: &LabSpec) -> PathBuf {
+    network.directory().join(format!("home-{}", spec.cluster))
 }
 
 fn role(outputs: &BTreeMap<String, String>) -> anyhow::Result<InstanceRole> {

@@ -17,6 +17,7 @@ pub mod lab;
 pub mod network;
 pub mod process;
 pub mod proxy;
+pub mod region;
 mod root_fs;
 pub mod site;
 pub mod ssm;

@@ -147,6 +147,12 @@ impl Network {
         self.address(0, 1)
     }
 
+    /// The address of a second head node.
+    #[must_use]
+    pub fn backup_address(&self) -> Ipv4Addr {
+        self.address(0, 2)
+    }
+
     /// Such as `vpc-lab3`.
     #[must_use]
     pub fn vpc_id(&self) -> String {
@@ -190,8 +196,8 @@ impl Network {
         delete_links(self.id());
     }
 
-    /// Makes the namespace of an instance: `eth0` with its private address on the bridge, and the metadata
-    /// address on `lo`.
+    /// Makes the namespace of an instance, or of another machine: `eth0` with its private address on the bridge, and
+    /// the metadata address on `lo`.
     pub(crate) fn attach(
         &self,
         instance_id: &str,

@@ -80,9 +80,9 @@ endpoint_url = "{endpoint}"
 ca_bundle = "{directory}/etc/bundle.pem"
 
 [client]
-spool_directory = "{directory}/spool"
-socket = "{directory}/spool/agent.sock"
-jobs_file = "{directory}/spool/jobs"
+spool_directory = "{spool}"
+socket = "{directory}/run/agent.sock"
+jobs_file = "{directory}/run/jobs"
 
 [callback]
 trusted_keys = {trusted_keys:?}
@@ -110,6 +110,7 @@ cpus = {cpus}
 memory_mb = {memory}
 "#,
             cluster = self.cluster,
+            spool = head.spool_directory().display(),
             trusted_keys = keys,
             roads = self.update_roads,
             max_nodes = self.max_nodes,
@@ -184,7 +185,7 @@ pub fn install(
     let user = Some(SLURM_USER);
     fs::copy(bundle, etc.join("bundle.pem"))?;
     write_credentials(&etc.join("credentials"), credentials, user)?;
-    let spool = head.directory().join("spool");
+    let spool = head.spool_directory();
     fs::create_dir_all(&spool)?;
     fs::set_permissions(&spool, fs::Permissions::from_mode(0o700))?;
     give(&spool, user)?;

@@ -387,6 +387,7 @@ fn head_spec(network: &Network) -> HeadSpec {
         }],
         resume_timeout_seconds: 120,
         suspend_timeout_seconds: 5,
+        has_backup: false,
         extra_lines: Vec::new(),
     }
 }

@@ -9,6 +9,7 @@ const INSTANCES: &str = "tests/contract/src/suites/instances.rs";
 const RECORDS: &str = "tests/contract/src/suites/records.rs";
 const QUEUES: &str = "tests/contract/src/suites/queues.rs";
 const EC2: &str = "tests/contract/src/suites/ec2.rs";
+const EVENTS: &str = "tests/contract/src/suites/events.rs";
 const KEYS: &str = "tests/contract/src/suites/keys.rs";
 /// Run Command is the lab's own: the adapter is tested on it with a head node that runs what is sent.
 const ROADS: &str = "tests/lab/tests/stories/roads.rs";
@@ -46,6 +47,7 @@ pub const COVERED: &[Covered] = &[
     ("Keys::signing_key", KEYS, "the_signing_key_is_the_active_one"),
     ("Commands::send", ROADS, "updates_come_by_ssm_alone"),
     ("CommandOutcomes::outcome", KEYS, "an_unknown_command_has_no_outcome"),
+    ("EventBus::publish", EVENTS, "what_is_published_arrives_as_it_was_said"),
     ("Ec2::launch", EC2, "all_are_launched_and_found_by_their_tags"),
     ("Ec2::find", EC2, "more_than_a_page_is_found"),
     ("Ec2::find_in_reservation", EC2, "those_of_a_reservation_are_found_by_their_tags_too"),

@@ -26,7 +26,7 @@ pub(super) fn slurm_user() -> Result<User, HeadError> {
 }
 
 pub(super) fn make_directories(directory: &Path, user: &User) -> io::Result<()> {
-    for part in ["bin", "etc", "log", "munge", "state"] {
+    for part in ["bin", "etc", "log", "munge", "run", "state"] {
         let path = directory.join(part);
         fs::create_dir_all(&path)?;
         fs::set_permissions(&path, Permissions::from_mode(0o755))?;
@@ -72,12 +72,15 @@ pub(super) fn install_client(client: &Path, directory: &Path) -> io::Result<()> 
     Ok(())
 }
 
-pub(super) fn write_munge_key(directory: &Path, user: &User) -> io::Result<Vec<u8>> {
+pub(super) fn make_munge_key() -> io::Result<Vec<u8>> {
     let mut key = vec![0; MUNGE_KEY_BYTES];
     File::open("/dev/urandom")?.read_exact(&mut key)?;
-    let path = directory.join("munge/munge.key");
-    fs::write(&path, &key)?;
-    fs::set_permissions(&path, Permissions::from_mode(0o400))?;
-    chown(&path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
     Ok(key)
+}
+
+pub(super) fn write_munge_key(directory: &Path, user: &User, key: &[u8]) -> io::Result<()> {
+    let path = directory.join("munge/munge.key");
+    fs::write(&path, key)?;
+    fs::set_permissions(&path, Permissions::from_mode(0o400))?;
+    chown(&path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))
 }

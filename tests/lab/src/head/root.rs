@@ -1,10 +1,11 @@
 //! Where the head node's programs run: in this machine's own root file system, or in that of another Debian, whose
-//! Slurm and munge they then are. The latter is mounted in a namespace that goes with the programs.
+//! Slurm and munge they then are; as this machine's own host, or as another with a name and an address of its own. What
+//! is not this machine's is in namespaces that go with the programs.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
@@ -16,8 +17,19 @@ use crate::root_fs;
 /// The root file system of a head node.
 #[derive(Debug, Clone)]
 pub struct HeadRoot {
-    /// Does nothing but keep the namespace; none where the root is this machine's own.
+    /// Does nothing but keep the namespaces; none where root and host are this machine's own.
     keeper: Option<Arc<Process>>,
+    /// The kinds of namespaces, as options of `nsenter`.
+    kinds: &'static [&'static str],
+}
+
+/// A host of its own beside this machine.
+#[derive(Debug, Clone)]
+pub(super) struct OtherHost {
+    /// Its name.
+    pub(super) name: String,
+    /// The file of its network's namespace.
+    pub(super) namespace_file: PathBuf,
 }
 
 impl HeadRoot {
@@ -29,7 +41,10 @@ impl HeadRoot {
         shared: &Path,
     ) -> io::Result<Self> {
         let Some(debian) = debian else {
-            return Ok(Self { keeper: None });
+            return Ok(Self {
+                keeper: None,
+                kinds: &[],
+            });
         };
         root_fs::make_directories(directory)?;
         let (debian, directory, shared) =
@@ -51,6 +66,24 @@ impl HeadRoot {
         let keeper = Process::spawn_on_thread(prepare, |_| ())?;
         Ok(Self {
             keeper: Some(Arc::new(keeper)),
+            kinds: &["--mount", "--root"],
+        })
+    }
+
+    /// This machine's own root, on another host.
+    pub(super) fn start_on(host: OtherHost) -> io::Result<Self> {
+        let prepare = move || {
+            setns(File::open(&host.namespace_file)?, CloneFlags::CLONE_NEWNET)?;
+            unshare(CloneFlags::CLONE_NEWUTS)?;
+            nix::unistd::sethostname(&host.name)?;
+            let mut keeper = bound_command("/usr/bin/sleep");
+            keeper.arg("infinity");
+            Ok(keeper)
+        };
+        let keeper = Process::spawn_on_thread(prepare, |_| ())?;
+        Ok(Self {
+            keeper: Some(Arc::new(keeper)),
+            kinds: &["--net", "--uts"],
         })
     }
 
@@ -97,9 +130,10 @@ impl HeadRoot {
         let mut inside = OsString::from("--wdns=");
         inside.push(directory);
         let target = format!("--target={}", keeper.pid());
-        ["/usr/bin/nsenter", &target, "--mount", "--root"]
+        ["/usr/bin/nsenter", &target]
+            .iter()
+            .chain(self.kinds)
             .map(OsString::from)
-            .into_iter()
             .chain([inside, "--".into()])
             .collect()
     }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 
 use super::{HeadSpec, SLURM_USER};
 
@@ -28,12 +29,21 @@ pub struct CloudPartition {
     pub is_default: bool,
 }
 
-/// Everything slurm.conf is made of.
-#[derive(Debug)]
-pub(super) struct SlurmConf {
-    pub(super) host_name: String,
+/// A host that slurmctld runs on.
+#[derive(Debug, Clone)]
+pub(super) struct Host {
+    pub(super) name: String,
     pub(super) address: Ipv4Addr,
+}
+
+/// Everything slurm.conf is made of.
+#[derive(Debug, Clone)]
+pub(super) struct SlurmConf {
+    pub(super) host: Host,
+    pub(super) backup: Option<Host>,
     pub(super) port: u16,
+    /// `StateSaveLocation`, which both hosts see.
+    pub(super) state: PathBuf,
     pub(super) spec: HeadSpec,
 }
 
@@ -47,15 +57,21 @@ impl SlurmConf {
     /// For a node, whose munged has the usual socket.
     pub(super) fn node_text(&self) -> String {
         let Self {
-            host_name,
-            address,
+            host,
+            backup,
             port,
+            state,
             spec,
         } = self;
         let directory = spec.directory.display();
-        let mut text = format!(
+        let mut text = String::new();
+        for Host { name, address } in [Some(host), backup.as_ref()].into_iter().flatten() {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "SlurmctldHost={name}({address})");
+        }
+        let _ = write!(
+            text,
             "ClusterName={cluster}
-SlurmctldHost={host_name}({address})
 SlurmctldPort={port}
 SlurmdPort=6818
 SlurmUser={SLURM_USER}
@@ -63,8 +79,8 @@ SlurmdUser=root
 AuthType=auth/munge
 CredType=cred/munge
 
-StateSaveLocation={directory}/state
-SlurmctldPidFile={directory}/state/slurmctld.pid
+StateSaveLocation={state}
+SlurmctldPidFile={directory}/run/slurmctld.pid
 SlurmctldLogFile={directory}/log/slurmctld.log
 SlurmctldDebug=debug
 SlurmdSpoolDir=/var/spool/slurmd
@@ -101,6 +117,7 @@ SuspendTimeout={suspend_timeout}
 SuspendTime=INFINITE
 ",
             cluster = spec.cluster_name,
+            state = state.display(),
             resume_timeout = spec.resume_timeout_seconds,
             suspend_timeout = spec.suspend_timeout_seconds,
         );
@@ -108,7 +125,6 @@ SuspendTime=INFINITE
             text.push_str(&partition.text());
         }
         for line in &spec.extra_lines {
-            // Writing to a string cannot fail.
             let _ = writeln!(text, "{line}");
         }
         text

@@ -21,6 +21,7 @@ pub enum Principal {
     Launch,
     Terminate,
     Callback,
+    Publish,
     Report,
     Notice,
     Sweep,
@@ -42,12 +43,13 @@ pub enum Principal {
 
 impl Principal {
     /// Those that the template is for.
-    pub const OF_THE_TEMPLATE: [Self; 9] = [
+    pub const OF_THE_TEMPLATE: [Self; 10] = [
         Self::HeadNode,
         Self::Operator,
         Self::Launch,
         Self::Terminate,
         Self::Callback,
+        Self::Publish,
         Self::Report,
         Self::Notice,
         Self::Sweep,
@@ -62,6 +64,7 @@ impl Principal {
             Self::Launch => "launch",
             Self::Terminate => "terminate",
             Self::Callback => "callback",
+            Self::Publish => "publish",
             Self::Report => "report",
             Self::Notice => "notice",
             Self::Sweep => "sweep",
@@ -102,6 +105,7 @@ pub async fn credentials(lab: &Lab, setting: &Setting) -> BTreeMap<Principal, Cr
         (Principal::Launch, "launch"),
         (Principal::Terminate, "terminate"),
         (Principal::Callback, "callback"),
+        (Principal::Publish, "publish"),
         (Principal::Report, "report"),
         (Principal::Notice, "notice"),
         (Principal::Sweep, "sweep"),

@@ -25,6 +25,13 @@ pub fn receive(s: &Setting, queue: &str) -> Call {
     call("sqs", "receive_message", arguments)
 }
 
+pub fn published(bus: &str) -> Call {
+    let entry = json!({
+        "Source": "spillway", "DetailType": "of the rights table", "Detail": "{}", "EventBusName": bus,
+    });
+    call("events", "put_events", json!({"Entries": [entry]}))
+}
+
 pub fn key_of(pk: &str) -> Value {
     json!({"pk": {"S": pk}})
 }

@@ -30,6 +30,8 @@ pub struct Setting {
     pub other_profile: String,
     /// The table.
     pub table: String,
+    /// The event bus.
+    pub bus: String,
     /// The document that the head node is sent.
     pub document: &'static str,
     /// The head node as SSM knows it.
@@ -56,6 +58,7 @@ impl Setting {
             template: lab.output("LaunchTemplateId").unwrap().to_owned(),
             other_profile: other_profile(&root).await,
             table: lab.output("TableName").unwrap().to_owned(),
+            bus: lab.output("EventBusName").unwrap().to_owned(),
             document: APPLY_DOCUMENT,
             head_node: HEAD_NODE_ID,
             queues: queues
@@ -94,6 +97,11 @@ impl Setting {
     /// The name of one that is to be made.
     pub fn new_key(&self) -> String {
         format!("/spillway/{}/signing-key/fedcba9876543210", self.cluster)
+    }
+
+    /// The key of the policy's item.
+    pub fn policy(&self) -> String {
+        format!("POLICY#{}", self.cluster)
     }
 
     /// The name of what nodes join with.

@@ -112,6 +112,7 @@ pub fn rows(setting: &Setting) -> Vec<Row> {
         launches::launch_tags(setting),
         functions::terminate(setting),
         functions::callback(setting),
+        functions::publish(setting),
         functions::report(setting),
         functions::notice(setting),
         functions::sweep(setting),

@@ -1,9 +1,12 @@
 //! Stories: what a site may live through, on a whole lab. Each test has a lab of its own.
 
 mod agent;
+mod backup;
 mod by_hand;
 mod capacity;
 mod caps;
+mod clusters;
+mod events;
 mod explain;
 mod faults;
 mod harmless;

@@ -14,7 +14,7 @@ use crate::support::{
 };
 
 /// `sweep.grace_seconds` here, the shortest that a policy may set: a finding must last as long.
-const GRACE_SECONDS: u64 = 5;
+pub const GRACE_SECONDS: u64 = 5;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_nobody_owns_is_ended_after_three_sweeps_and_nothing_else_is_touched() {
@@ -77,7 +77,7 @@ async fn what_nobody_owns_is_ended_after_three_sweeps_and_nothing_else_is_touche
 }
 
 /// Somebody launches an instance with the cluster's tag, past every function.
-fn launched_behind_our_back(lab: &Lab) -> String {
+pub fn launched_behind_our_back(lab: &Lab) -> String {
     let subnet = lab.network.subnets()[0].subnet_id.clone();
     let request = RunInstances {
         launch_template: None,

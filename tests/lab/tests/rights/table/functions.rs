@@ -4,10 +4,10 @@ use serde_json::{Value, json};
 
 use super::{Expected, Row, asked, but, may, only};
 use crate::principals::Principal::{
-    Callback, HeadNode, Launch, Notice, Operator, Owner, Report, Sweep, Terminate,
+    Callback, HeadNode, Launch, Notice, Operator, Owner, Publish, Report, Sweep, Terminate,
 };
 use crate::requests::{
-    command, describe, due, item, put, receive, run, secret, send, tagged, terminated,
+    command, describe, due, item, published, put, receive, run, secret, send, tagged, terminated,
 };
 use crate::setting::Setting;
 
@@ -121,6 +121,71 @@ pub(super) fn callback(s: &Setting) -> Vec<Row> {
             "look for what is due",
             "dynamodb:Query",
             due(s),
+        ),
+    ]
+}
+
+pub(super) fn publish(s: &Setting) -> Vec<Row> {
+    let on_ours = published(&s.bus);
+    let policy = item(s, &s.policy());
+    vec![
+        may(Publish, "publish on the stack's bus", on_ours.clone()),
+        but(
+            Publish,
+            "publish on another bus",
+            "events:PutEvents",
+            published("default"),
+            on_ours.clone(),
+        ),
+        only(
+            Publish,
+            HeadNode,
+            "publish on the stack's bus",
+            "events:PutEvents",
+            on_ours.clone(),
+        ),
+        only(
+            Publish,
+            Callback,
+            "publish on the stack's bus",
+            "events:PutEvents",
+            on_ours,
+        ),
+        may(Publish, "read the policy", policy.clone()),
+        but(
+            Publish,
+            "read a record",
+            "dynamodb:GetItem",
+            item(s, "NODE#none"),
+            policy,
+        ),
+        only(
+            Report,
+            Publish,
+            "change a record",
+            "dynamodb:PutItem",
+            put(s, "NODE#of-the-rights-table"),
+        ),
+        only(
+            Callback,
+            Publish,
+            "send updates",
+            "sqs:sendmessage",
+            send(s, "Updates"),
+        ),
+        only(
+            Callback,
+            Publish,
+            "read the signing key",
+            "ssm:GetParameter",
+            secret(&s.signing_key()),
+        ),
+        only(
+            Terminate,
+            Publish,
+            "terminate",
+            "ec2:TerminateInstances",
+            terminated(&[&s.doomed]),
         ),
     ]
 }

@@ -1,0 +1,210 @@
+//! What is published of a node: one event a step, the same whatever way its changes come.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+use spillway_core::name::{ClusterName, Generation, InstanceId, NodeName, RequestId};
+use spillway_core::pairing::{Event, LaunchKey, Pairing, PairingState, Step, StepKind, Verdict};
+use spillway_core::site_event::{DetailType, NodeChange, NodeImage, NodeState};
+
+const HOUR_MS: u64 = 3_600_000;
+const LAUNCHES_PER_HOUR: u32 = 1_000;
+
+fn cluster() -> ClusterName {
+    ClusterName::new("lab").unwrap()
+}
+
+fn node() -> NodeName {
+    NodeName::new("cloud-0").unwrap()
+}
+
+fn instance(number: u8) -> InstanceId {
+    InstanceId::new(format!("i-{number:017x}")).unwrap()
+}
+
+fn generation(number: u64) -> Generation {
+    Generation::new(number).unwrap()
+}
+
+fn launch(number: u64) -> LaunchKey {
+    let request_id = RequestId::new(format!("request-{number}")).unwrap();
+    LaunchKey {
+        request_id,
+        part: 1,
+    }
+}
+
+fn image(pairing: &Pairing) -> NodeImage {
+    NodeImage {
+        node: pairing.node.clone(),
+        state: match pairing.state {
+            PairingState::Free => NodeState::Free,
+            PairingState::Requested { .. } => NodeState::Requested,
+            PairingState::Launched { .. } => NodeState::Launched,
+            PairingState::Ready { .. } => NodeState::Ready,
+        },
+        request_id: pairing.request_id.clone(),
+        history: pairing.history.clone(),
+    }
+}
+
+/// What may happen to a node, some of it out of place.
+fn event() -> impl Strategy<Value = Event> {
+    let (generations, instances) = (1..9_u64, 0..3_u8);
+    prop_oneof![
+        3 => generations.clone().prop_map(|number| Event::Resume {
+            generation: generation(number),
+            launch: launch(number),
+            deadline_ms: HOUR_MS,
+            launches_per_hour: LAUNCHES_PER_HOUR,
+        }),
+        2 => generations.clone().prop_map(|number| Event::Suspend { generation: generation(number) }),
+        4 => (generations.clone(), instances.clone()).prop_map(|(number, which)| Event::Launched {
+            launch: launch(number),
+            instance: instance(which),
+            address: [10, 0, 0, which].into(),
+            note: None,
+        }),
+        2 => (generations, 1..9_u64).prop_map(|(number, update)| Event::Acknowledged {
+            generation: generation(number),
+            number: update,
+        }),
+        2 => instances.clone().prop_map(|which| Event::Failed {
+            instance: instance(which),
+            reason: "it failed".to_owned(),
+        }),
+        2 => instances.prop_map(|which| Event::Gone {
+            instance: instance(which),
+            reason: "it went".to_owned(),
+        }),
+    ]
+}
+
+/// The changes of the node's item, one an accepted event; the steps in order.
+fn life(events: &[Event]) -> (Vec<NodeChange>, Vec<Step>) {
+    let mut pairing = Pairing::new(node());
+    let (mut changes, mut steps) = (Vec::new(), Vec::new());
+    for (at_ms, event) in (1..).zip(events) {
+        let transition = pairing.on(event, at_ms);
+        if transition.verdict != Verdict::Accepted {
+            continue;
+        }
+        changes.push(NodeChange {
+            before: (!changes.is_empty()).then(|| image(&pairing)),
+            after: image(&transition.next),
+        });
+        pairing = transition.next;
+        steps.extend(pairing.history.last().cloned());
+    }
+    (changes, steps)
+}
+
+fn ids<'a>(changes: impl IntoIterator<Item = &'a NodeChange>) -> Vec<String> {
+    let events = changes
+        .into_iter()
+        .flat_map(|change| change.events(&cluster(), None));
+    events.map(|event| event.detail.id).collect()
+}
+
+proptest! {
+    /// Also where the history is full and loses its oldest steps.
+    #[test]
+    fn each_step_is_published_once(events in prop::collection::vec(event(), 0..60)) {
+        let (changes, steps) = life(&events);
+        let published = ids(&changes);
+        prop_assert_eq!(published.len(), steps.len());
+        let distinct: BTreeSet<&String> = published.iter().collect();
+        prop_assert_eq!(distinct.len(), steps.len());
+        for (event, step) in changes.iter().flat_map(|c| c.events(&cluster(), None)).zip(&steps) {
+            prop_assert_eq!(event.detail.what, step.what);
+            prop_assert_eq!(&event.detail.reason, &step.reason);
+            prop_assert_eq!(&event.detail.instance_id, &step.instance);
+        }
+    }
+
+    #[test]
+    fn changes_seen_twice_and_in_another_order_make_the_same_events(
+        events in prop::collection::vec(event(), 0..60),
+        again in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
+        order in any::<u64>(),
+    ) {
+        let (changes, _) = life(&events);
+        let expected: BTreeSet<String> = ids(&changes).into_iter().collect();
+        let mut seen: Vec<&NodeChange> = changes.iter().collect();
+        if !changes.is_empty() {
+            seen.extend(again.iter().map(|index| index.get(&changes)));
+        }
+        // Any order will do: one that follows from a number.
+        seen.sort_by_key(|change| {
+            let at_ms = change.after.history.last().map_or(0, |step| step.at_ms);
+            at_ms.wrapping_mul(order | 1)
+        });
+        let got: BTreeSet<String> = ids(seen).into_iter().collect();
+        prop_assert_eq!(got, expected);
+    }
+}
+
+#[test]
+fn each_kind_of_step_has_its_detail_type() {
+    use StepKind::{
+        Failed, Gone, Joined, Launched, Leaving, NotLaunched, NotTaken, Recovered, Refused,
+        Requeued, Resumed, Suspended, Told, Unwanted,
+    };
+    let published = |what: StepKind, reason: Option<&str>| {
+        let step = Step {
+            at_ms: 7,
+            generation: generation(1),
+            what,
+            instance: None,
+            reason: reason.map(str::to_owned),
+        };
+        let after = NodeImage {
+            history: vec![step],
+            ..image(&Pairing::new(node()))
+        };
+        let change = NodeChange {
+            before: None,
+            after,
+        };
+        let [event] = &change.events(&cluster(), None)[..] else {
+            panic!("one step is one event");
+        };
+        assert_eq!(
+            event.detail.id,
+            format!(
+                "lab/cloud-0/1/7/{}",
+                serde_json::to_value(what).unwrap().as_str().unwrap()
+            )
+        );
+        event.detail_type
+    };
+    for what in [Resumed, Launched, Told, NotTaken, Joined, Suspended] {
+        assert_eq!(
+            published(what, None),
+            DetailType::NodeStateChange,
+            "{what:?}"
+        );
+    }
+    assert_eq!(
+        published(Leaving, Some("soon")),
+        DetailType::NodeStateChange
+    );
+    for what in [Refused, NotLaunched, Failed, Gone] {
+        assert_eq!(
+            published(what, Some("why")),
+            DetailType::NodeFailure,
+            "{what:?}"
+        );
+    }
+    assert_eq!(
+        published(Launched, Some("spot was exhausted")),
+        DetailType::Fallback
+    );
+    for what in [Requeued, Unwanted, Recovered] {
+        assert_eq!(
+            published(what, Some("why")),
+            DetailType::Healing,
+            "{what:?}"
+        );
+    }
+}

@@ -1,0 +1,82 @@
+//! The loop over a batch of the table's changes for what is published of them.
+
+use aws_lambda_events::dynamodb::{Event, EventRecord};
+use aws_lambda_events::streams::{DynamoDbBatchItemFailure, DynamoDbEventResponse};
+use spillway_control::fault::Fault;
+use spillway_control::ports::Clock;
+use spillway_control::publish::Published;
+use spillway_control::tally::{RECORDS_FAILED, Tally};
+use spillway_core::site_event::{NodeChange, NodeImage};
+use tracing::{Instrument, error, info_span};
+
+use crate::batch::{Invocation, caught};
+use crate::clock::SystemClock;
+use crate::metrics;
+
+/// Hands the changes of nodes' items in a batch to `work`, all together. From the first one on that it could not
+/// publish the batch is delivered again; the mapping bounds how often. A change that cannot be read is logged and passed
+/// over: it would hold up those behind it.
+pub async fn handle(
+    invocation: &Invocation<'_>,
+    event: Event,
+    work: impl AsyncFn(Vec<NodeChange>) -> Result<Published, Fault>,
+) -> DynamoDbEventResponse {
+    let (mut changes, mut places) = (Vec::new(), Vec::new());
+    for record in event.records {
+        let place = record.change.sequence_number.clone();
+        match read(record) {
+            Ok(Some(change)) => {
+                changes.push(change);
+                places.push(place);
+            }
+            Ok(None) => {}
+            Err(problem) => error!(
+                sequence_number = place,
+                problem, "a change of the table cannot be read; passed over"
+            ),
+        }
+    }
+    let span = info_span!("changes", invocation = invocation.request_id);
+    let (mut tally, failed) = match caught(work(changes)).instrument(span).await {
+        Ok(Ok(Published { tally, failed })) => {
+            let failed = failed.map(|(place, fault)| (place, fault.to_string()));
+            (tally, failed)
+        }
+        Ok(Err(fault)) => (Tally::default(), Some((0, fault.to_string()))),
+        Err(panic) => (Tally::default(), Some((0, panic))),
+    };
+    let mut response = DynamoDbEventResponse::default();
+    if let Some((place, reason)) = failed {
+        let first = places.get(place).cloned().flatten();
+        error!(
+            reason,
+            sequence_number = first,
+            "failed; the changes will be delivered again"
+        );
+        tally.add(RECORDS_FAILED, 1);
+        let mut failure = DynamoDbBatchItemFailure::default();
+        failure.item_identifier = first;
+        response.batch_item_failures.push(failure);
+    }
+    metrics::publish(invocation, &tally, SystemClock.now_ms());
+    response
+}
+
+/// The change, unless the item was deleted.
+fn read(record: EventRecord) -> Result<Option<NodeChange>, String> {
+    if record.change.new_image.is_empty() {
+        return Ok(None);
+    }
+    let image = |item| -> Result<NodeImage, String> {
+        serde_dynamo::from_item(item).map_err(|error| error.to_string())
+    };
+    let before = if record.change.old_image.is_empty() {
+        None
+    } else {
+        Some(image(record.change.old_image)?)
+    };
+    Ok(Some(NodeChange {
+        before,
+        after: image(record.change.new_image)?,
+    }))
+}

@@ -1,0 +1,157 @@
+//! The site subscribes to the stack's own bus, and sees what happens to a node: each step once.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use spillway_lab::emulator::{ACCOUNT, REGION};
+use spillway_lab::faults::Action;
+use spillway_lab::lab::Lab;
+use spillway_lab::site::{NODE_GROUP, PARTITION};
+
+use crate::support::{Story, alive, arm, fired, job_is, metric, pause, powered_down, submit};
+
+const JOB_SECONDS: u64 = 120;
+const NODE: &str = "cloud-0";
+const QUEUE: &str = "site";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_of_the_site_s_sees_each_step_of_a_node_once() {
+    let lab = Story::begin("events_of_a_node", |_| {}).await;
+    let queue = subscribe(&lab).await;
+    let mut events = Vec::new();
+
+    let job = submit(&lab, NODE, 0).await;
+    job_is(&lab, &job, "COMPLETED", JOB_SECONDS).await;
+    let instance = alive(&lab).remove(0);
+    powered_down(&lab, NODE).await;
+    until_seen(&lab, &queue, &mut events, "suspended").await;
+    let steps: Vec<[Value; 4]> = events.iter().map(step).collect();
+    let change = "Spillway Node State Change";
+    let expected = [
+        ["resumed", "free", "requested"],
+        ["launched", "requested", "launched"],
+        ["told", "launched", "launched"],
+        ["joined", "launched", "ready"],
+        ["suspended", "ready", "free"],
+    ];
+    let mut expected = expected.map(|[what, from, to]| [change, what, from, to].map(Value::from));
+    // The very first record of a node has none before it.
+    expected[0][2] = Value::Null;
+    assert_eq!(steps, expected);
+    for event in &events {
+        let detail = &event["detail"];
+        assert_eq!(event["source"], "spillway");
+        assert_eq!(detail["cluster"], lab.spec.cluster.as_str());
+        assert_eq!(detail["node_group"], NODE_GROUP);
+        assert_eq!(detail["partitions"], json!([PARTITION]));
+        let of_instance = detail["what"] != "resumed";
+        let expected = of_instance.then(|| instance.clone());
+        assert_eq!(detail["instance_id"], json!(expected), "{event:#}");
+    }
+
+    let denied = Action::Refuse {
+        status: 403,
+        code: "UnauthorizedOperation".to_owned(),
+        message: "by a story".to_owned(),
+    };
+    let refused = arm(
+        &lab,
+        "ec2",
+        Some("CreateFleet"),
+        "lab-launch",
+        Some(1),
+        denied,
+    );
+    submit(&lab, NODE, 0).await;
+    fired(&lab, &refused, 1).await;
+    until_seen(&lab, &queue, &mut events, "not-launched").await;
+    let failure = events
+        .iter()
+        .find(|event| event["detail"]["what"] == "not-launched");
+    let failure = failure.expect("it was seen");
+    assert_eq!(failure["detail-type"], "Spillway Node Failure");
+    let reason = failure["detail"]["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("UnauthorizedOperation"), "{failure:#}");
+
+    // Whatever else comes of it: no step twice.
+    pause(5).await;
+    events.extend(received(&lab, &queue).await);
+    let ids = events.iter().map(|event| event["detail"]["id"].as_str());
+    let ids: BTreeSet<&str> = ids.map(|id| id.expect("an id")).collect();
+    assert_eq!(ids.len(), events.len(), "{events:#?}");
+    assert!(metric(&lab, "publish", "EventsPublished").await >= events.len());
+    let all = ["--partition=cloud"];
+    lab.head.run("scancel", &all).await.expect("scancel");
+    lab.end().await;
+}
+
+/// Detail type, what, from and to.
+fn step(event: &Value) -> [Value; 4] {
+    let detail = &event["detail"];
+    [
+        &event["detail-type"],
+        &detail["what"],
+        &detail["from"],
+        &detail["to"],
+    ]
+    .map(Value::clone)
+}
+
+/// A rule of the site's that puts what happens to the node on a queue of the site's. Answers its address.
+async fn subscribe(lab: &Lab) -> String {
+    let root = lab.cloud.emulator.root();
+    let name = json!({"QueueName": QUEUE});
+    let made = root.json("sqs", "AmazonSQS.CreateQueue", &name);
+    let made = made.await.expect("SQS answers");
+    let bus = lab.output("EventBusName").expect("the stack has a bus");
+    let pattern = json!({"source": ["spillway"], "detail": {"node": [NODE]}}).to_string();
+    let rule = json!({"Name": "site", "EventBusName": bus, "EventPattern": pattern});
+    let arn = format!("arn:aws:sqs:{REGION}:{ACCOUNT}:{QUEUE}");
+    let targets = json!({
+        "Rule": "site", "EventBusName": bus, "Targets": [{"Id": "queue", "Arn": arn}],
+    });
+    for (operation, body) in [("PutRule", rule), ("PutTargets", targets)] {
+        let target = format!("AWSEvents.{operation}");
+        let answer = root.json("events", &target, &body);
+        answer.await.expect("EventBridge answers");
+    }
+    made["QueueUrl"]
+        .as_str()
+        .expect("a queue has a URL")
+        .to_owned()
+}
+
+/// Adds what has come to `events`, in the order in which it happened, until this step is among it.
+async fn until_seen(lab: &Lab, queue: &str, events: &mut Vec<Value>, what: &str) {
+    for _ in 0..300 {
+        events.extend(received(lab, queue).await);
+        events.sort_by_key(|event| event["detail"]["at_ms"].as_u64());
+        if events.iter().any(|event| event["detail"]["what"] == what) {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    panic!("nothing was said of {what}: {events:#?}");
+}
+
+/// What has come since.
+async fn received(lab: &Lab, queue: &str) -> Vec<Value> {
+    let root = lab.cloud.emulator.root();
+    let mut events = Vec::new();
+    loop {
+        let ask = json!({"QueueUrl": queue, "MaxNumberOfMessages": 10});
+        let answer = root.json("sqs", "AmazonSQS.ReceiveMessage", &ask).await;
+        let answer = answer.expect("SQS answers");
+        let messages = answer["Messages"].as_array().cloned().unwrap_or_default();
+        if messages.is_empty() {
+            return events;
+        }
+        for message in messages {
+            let delete = json!({"QueueUrl": queue, "ReceiptHandle": message["ReceiptHandle"]});
+            let deleted = root.json("sqs", "AmazonSQS.DeleteMessage", &delete).await;
+            deleted.expect("SQS answers");
+            let body = message["Body"].as_str().expect("a message has a body");
+            events.push(serde_json::from_str(body).expect("an event is JSON"));
+        }
+    }
+}
