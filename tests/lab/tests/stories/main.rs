@@ -4,6 +4,7 @@ mod agent;
 mod by_hand;
 mod capacity;
 mod caps;
+mod churn;
 mod explain;
 mod faults;
 mod joining;

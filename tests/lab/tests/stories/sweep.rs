@@ -77,7 +77,7 @@ async fn what_nobody_owns_is_ended_after_three_sweeps_and_nothing_else_is_touche
 }
 
 /// Somebody launches an instance with the cluster's tag, past every function.
-fn launched_behind_our_back(lab: &Lab) -> String {
+pub fn launched_behind_our_back(lab: &Lab) -> String {
     let subnet = lab.network.subnets()[0].subnet_id.clone();
     let request = RunInstances {
         launch_template: None,
@@ -214,7 +214,8 @@ pub async fn sweep(lab: &Lab) {
     panic!("the sweep is not done: {said:#?}");
 }
 
-async fn ask(lab: &Lab, body: &Value) {
+/// Puts an order on the sweep queue, and does not wait.
+pub async fn ask(lab: &Lab, body: &Value) {
     let message = json!({"version": 1, "cluster": lab.spec.cluster, "body": body});
     put(lab, "SweepQueueUrl", &message.to_string()).await;
 }
