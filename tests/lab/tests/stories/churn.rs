@@ -29,11 +29,11 @@ use strikes::Ongoing;
 
 const NODES: u32 = 20;
 /// So many nodes run or boot at once: two processors boot about one in two seconds.
-const MOST_BUSY_NODES: usize = 8;
+const MOST_BUSY_NODES: usize = 10;
 const MINUTES: u64 = 3;
 const SOAK_MINUTES: u64 = 30;
 /// A job comes about so often, if there is room.
-const ARRIVAL_MS: std::ops::Range<u64> = 2_000..7_000;
+const ARRIVAL_MS: std::ops::Range<u64> = 1_500..5_000;
 /// From the begin to the first fault: nodes run by then.
 const LEAD: Duration = Duration::from_secs(25);
 /// From the last fault to the end of the arrivals: some jobs come after all faults.

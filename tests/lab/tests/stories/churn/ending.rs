@@ -41,6 +41,11 @@ impl Trouble {
     }
 }
 
+fn words(troubles: &[Trouble]) -> String {
+    let words: Vec<&str> = troubles.iter().map(|t| t.what.as_str()).collect();
+    words.join("; ")
+}
+
 impl Churn {
     /// Ends the faults. Those that have found nothing to strike yet find it while jobs come.
     pub async fn cease(&mut self) {
@@ -63,8 +68,12 @@ impl Churn {
         let begun = Instant::now();
         let mut troubles = self.troubles().await;
         while !troubles.is_empty() && begun.elapsed() < SETTLE {
+            let before = troubles.len();
             self.tick().await;
             troubles = self.troubles().await;
+            if troubles.len() != before {
+                self.diary.note(&words(&troubles));
+            }
         }
         self.diary.note("settled");
         println!(
@@ -74,8 +83,7 @@ impl Churn {
         );
         if !troubles.is_empty() {
             self.tell(&troubles).await;
-            let words: Vec<&str> = troubles.iter().map(|t| t.what.as_str()).collect();
-            panic!("SPILLWAY_CHURN_SEED={}: {}", self.seed, words.join("; "));
+            panic!("SPILLWAY_CHURN_SEED={}: {}", self.seed, words(&troubles));
         }
     }
 

@@ -102,13 +102,10 @@ impl Jobs {
         self.jobs.len()
     }
 
-    /// Cancels one of the jobs that have not ended; false if there is none.
+    /// Cancels one of the jobs that have not ended: its id. None if none is to be cancelled.
     pub async fn cancel(&mut self, lab: &Lab, rng: &mut fastrand::Rng) -> Option<String> {
-        let mut open: Vec<&mut Job> = self
-            .jobs
-            .iter_mut()
-            .filter(|job| !job.has_ended())
-            .collect();
+        let open = self.jobs.iter_mut();
+        let mut open: Vec<&mut Job> = open.filter(|job| job.may_be_cancelled()).collect();
         let index = (!open.is_empty()).then(|| rng.usize(..open.len()))?;
         let job = &mut open[index];
         lab.head.run("scancel", &[&job.id]).await.ok()?;
@@ -181,6 +178,13 @@ impl Job {
     /// slurmctld holds it as it was queued again.
     fn is_held(&self) -> bool {
         self.seen.state == "PENDING" && self.seen.reason == "BeginTime"
+    }
+
+    fn may_be_cancelled(&self) -> bool {
+        matches!(
+            self.seen.state.as_str(),
+            "PENDING" | "CONFIGURING" | "RUNNING"
+        )
     }
 
     fn saw(&mut self, seen: Seen, nodes: &BTreeMap<String, SeenNode>, diary: &mut Diary) {
