@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use spillway_lab::lab::{Lab, LabSpec};
 use spillway_lab::site::{INSTANCE_TYPES, NODE_GROUP};
+use spillway_world::ec2::TokenReplay;
 
 use crate::support::{Story, now_ms};
 use crate::sweep::ask;
@@ -38,7 +39,7 @@ const ARRIVAL_MS: std::ops::Range<u64> = 1_500..5_000;
 const LEAD: Duration = Duration::from_secs(25);
 /// From the last fault to the end of the arrivals: some jobs come after all faults.
 const TRAIL: Duration = Duration::from_secs(10);
-/// In three minutes each kind comes once: 20 kinds.
+/// In three minutes each kind comes once: 21 kinds.
 const BETWEEN_FAULTS_MS: std::ops::Range<u64> = 5_000..9_000;
 /// How often there is a sweep, here, in place of a minute; and `sweep.grace_seconds`: a finding lasts from one sweep to
 /// the next.
@@ -47,6 +48,14 @@ const GRACE_SECONDS: u64 = 10;
 /// Time for a node to boot on a busy machine, and for a message to be delivered again.
 const RESUME_TIMEOUT_SECONDS: u32 = 90;
 const SUSPEND_TIME_SECONDS: u32 = 15;
+/// From a spot instance's notice to its end, in place of two minutes; its jobs are queued again 10 s before.
+const SPOT_NOTICE_MS: u64 = 30_000;
+/// What EC2 answers to a repeated call nobody documents: the seed chooses.
+const TOKEN_REPLAYS: [TokenReplay; 3] = [
+    TokenReplay::FirstAnswer,
+    TokenReplay::FleetWithoutInstances,
+    TokenReplay::Mismatch,
+];
 /// How often all is looked at.
 const TICK: Duration = Duration::from_millis(500);
 /// What the second node group launches; the first one's types are the lab's.
@@ -63,7 +72,10 @@ async fn every_job_ends_and_nothing_is_left() {
     println!("SPILLWAY_CHURN_SEED={seed}, {minutes} minutes");
     let lab = Story::begin("every_job_ends_and_nothing_is_left", of_churn).await;
     push_policy(&lab).await;
-    lab.ec2.with(|ec2, _| ec2.settings.spot_notice_ms = 30_000);
+    lab.ec2.with(|ec2, _| {
+        ec2.settings.spot_notice_ms = SPOT_NOTICE_MS;
+        ec2.settings.token_replay = TOKEN_REPLAYS[(seed % 3) as usize];
+    });
     let mut churn = Churn::new(lab, seed);
     churn.run(Duration::from_secs(minutes * 60)).await;
     churn.cease().await;

@@ -24,6 +24,8 @@ pub enum Kind {
     QueuesAway,
     /// SSM is away.
     ParametersAway,
+    /// Calls of the functions are carried out, and their answers do not come.
+    AnswersLost,
     /// A Lambda's process is killed while it works.
     FunctionKilled,
     /// slurmctld is stopped, and started again some seconds later.
@@ -49,7 +51,7 @@ pub enum Kind {
 }
 
 /// Every kind.
-pub const ALL: [Kind; 20] = [
+pub const ALL: [Kind; 21] = [
     Kind::SpotNotice,
     Kind::TerminatedBehindOurBack,
     Kind::LaunchedBehindOurBack,
@@ -59,6 +61,7 @@ pub const ALL: [Kind; 20] = [
     Kind::TableAway,
     Kind::QueuesAway,
     Kind::ParametersAway,
+    Kind::AnswersLost,
     Kind::FunctionKilled,
     Kind::SlurmctldRestarted,
     Kind::Reconfigured,

@@ -31,6 +31,8 @@ const HANG_MS: u64 = 10_000;
 const CALLS_BEFORE: std::ops::Range<u64> = 0..10;
 /// `CreateFleet` is refused so often: the SDK repeats it twice by itself.
 const REFUSALS: u64 = 4;
+/// So many answers to functions are lost, one after the other: more than the SDK's tries.
+const LOST: u64 = 5;
 /// What a node is set down or drained for.
 const REASON: &str = "Reason=spillway: by a story";
 /// Functions that are killed, and the service that each calls most.
@@ -138,6 +140,12 @@ impl Churn {
             Kind::TableAway => Some(self.away("dynamodb")),
             Kind::QueuesAway => Some(self.away("sqs")),
             Kind::ParametersAway => Some(self.away("ssm")),
+            Kind::AnswersLost => {
+                let (_, service) = self.pick(&FUNCTIONS)?;
+                let action = Action::LoseAnswer {};
+                let fault = self.arm(service, None, "lab-", Some(LOST), action);
+                Some(Struck::Begins(Duration::ZERO, End::Hit { fault }))
+            }
             Kind::FunctionKilled => Some(self.function_hangs()),
             Kind::AgentKilled => {
                 self.lab.agent.kill();
@@ -392,7 +400,7 @@ fn set_all_free_capacity(lab: &Lab, free: Option<u32>) {
 }
 
 /// Takes what is on a queue and puts it back, the last first, each twice; how many messages. What a node has sent only it
-/// can send: that is merely delivered late.
+/// can send: that is merely delivered late, and so is what is no message.
 async fn repeat(lab: &Lab, queue: &str) -> usize {
     let url = lab.output(queue).expect("the queue").to_owned();
     let root = lab.cloud.emulator.root();
@@ -410,7 +418,8 @@ async fn repeat(lab: &Lab, queue: &str) -> usize {
     for message in messages.as_array().into_iter().flatten().rev() {
         let receipt = &message["ReceiptHandle"];
         let sender = message["Attributes"]["SenderId"].as_str();
-        if sender.is_none_or(|sender| sender.contains(":i-")) {
+        let is_a_nodes = sender.is_none_or(|sender| sender.contains(":i-"));
+        if is_a_nodes || message["Body"] == BROKEN {
             let back = json!({"QueueUrl": url, "ReceiptHandle": receipt, "VisibilityTimeout": 0});
             sqs("ChangeMessageVisibility", back).await;
             continue;
