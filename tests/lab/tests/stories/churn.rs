@@ -40,7 +40,7 @@ const LEAD: Duration = Duration::from_secs(25);
 /// From the last fault to the end of the arrivals: some jobs come after all faults.
 const TRAIL: Duration = Duration::from_secs(10);
 /// In three minutes each kind comes once: 21 kinds.
-const BETWEEN_FAULTS_MS: std::ops::Range<u64> = 5_000..9_000;
+const BETWEEN_FAULTS_MS: std::ops::Range<u64> = 4_000..8_000;
 /// How often there is a sweep, here, in place of a minute; and `sweep.grace_seconds`: a finding lasts from one sweep to
 /// the next.
 const SWEEP_EVERY: Duration = Duration::from_secs(15);

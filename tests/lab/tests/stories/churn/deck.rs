@@ -94,6 +94,13 @@ impl Deck {
         self.waiting.extend(self.cards.pop());
     }
 
+    /// Deals every kind that has not struck, is not dealt and not `ongoing`.
+    pub fn deal_missing(&mut self, ongoing: &[Kind]) {
+        let mut missing = self.missing();
+        missing.retain(|kind| !ongoing.contains(kind) && !self.waiting.contains(kind));
+        self.waiting.extend(missing);
+    }
+
     /// It has had its effect.
     pub fn has_struck(&mut self, kind: Kind) {
         *self.struck.entry(kind).or_default() += 1;

@@ -47,8 +47,11 @@ fn words(troubles: &[Trouble]) -> String {
 }
 
 impl Churn {
-    /// Ends the faults. Those that have found nothing to strike yet find it while jobs come.
+    /// Ends the faults. Those that were not dealt on a slow machine, or have found nothing to strike, strike while jobs still
+    /// come.
     pub async fn cease(&mut self) {
+        let ongoing: Vec<_> = self.ongoing.iter().map(|fault| fault.kind).collect();
+        self.deck.deal_missing(&ongoing);
         let deadline = Instant::now() + LAST;
         let busy = |churn: &Self| !churn.deck.waiting.is_empty() || !churn.ongoing.is_empty();
         while busy(self) && Instant::now() < deadline {

@@ -56,7 +56,8 @@ const READ: [&str; 4] = ["Resume", "Suspend", "Reports", "Notices"];
 
 /// A fault that lasts.
 pub struct Ongoing {
-    kind: Kind,
+    /// Which.
+    pub kind: Kind,
     begun: Instant,
     least: Duration,
     end: End,
