@@ -14,7 +14,7 @@ use crate::support::{alive, item, items};
 /// states (30 s) and two sweeps (30 s); and a busy machine some more.
 const SETTLE: Duration = Duration::from_secs(270);
 /// The faults that wait for something to strike are given this long after the churn.
-const LAST: Duration = Duration::from_secs(60);
+const LAST: Duration = Duration::from_secs(100);
 /// Of so many nodes and jobs that are not well is told what is the matter.
 const MOST_EXPLAINED: usize = 4;
 

@@ -27,23 +27,21 @@ const HELD: Duration = Duration::from_secs(4);
 const MISSED_MS: std::ops::Range<u64> = 500..6_000;
 /// How long a call is kept waiting; its caller is dead by then.
 const HANG_MS: u64 = 10_000;
-/// A function is killed at one of its first calls after this many.
-const CALLS_BEFORE: std::ops::Range<u64> = 0..10;
 /// `CreateFleet` is refused so often: the SDK repeats it twice by itself.
 const REFUSALS: u64 = 4;
 /// So many answers to functions are lost, one after the other: more than the SDK's tries.
 const LOST: u64 = 5;
 /// What a node is set down or drained for.
 const REASON: &str = "Reason=spillway: by a story";
-/// Functions that are killed, and the service that each calls most.
-const FUNCTIONS: [(&str, &str); 7] = [
-    ("launch", "dynamodb"),
-    ("launch", "ec2"),
-    ("terminate", "dynamodb"),
-    ("report", "dynamodb"),
-    ("callback", "dynamodb"),
-    ("notice", "dynamodb"),
-    ("sweep", "ec2"),
+/// Functions that are killed, in a call of which service, and after how many at most: fewer than it soon makes.
+const FUNCTIONS: [(&str, &str, u64); 7] = [
+    ("launch", "dynamodb", 16),
+    ("launch", "ec2", 1),
+    ("terminate", "dynamodb", 4),
+    ("report", "dynamodb", 8),
+    ("callback", "dynamodb", 3),
+    ("notice", "dynamodb", 1),
+    ("sweep", "ec2", 0),
 ];
 /// Functions whose messages are repeated, and their queues.
 const READERS: [(&str, &str); 3] = [
@@ -142,7 +140,7 @@ impl Churn {
             Kind::QueuesAway => Some(self.away("sqs")),
             Kind::ParametersAway => Some(self.away("ssm")),
             Kind::AnswersLost => {
-                let (_, service) = self.pick(&FUNCTIONS)?;
+                let (_, service, _) = self.pick(&FUNCTIONS)?;
                 let action = Action::LoseAnswer {};
                 let fault = self.arm(service, None, "lab-", Some(LOST), action);
                 Some(Struck::Begins(Duration::ZERO, End::Hit { fault }))
@@ -259,9 +257,9 @@ impl Churn {
     }
 
     fn function_hangs(&mut self) -> Struck {
-        let (function, service) = FUNCTIONS[self.rng.usize(..FUNCTIONS.len())];
+        let (function, service, most) = FUNCTIONS[self.rng.usize(..FUNCTIONS.len())];
         let principal = format!("lab-{function}");
-        let before = self.rng.u64(CALLS_BEFORE);
+        let before = self.rng.u64(..=most);
         let hang = if self.rng.bool() {
             Action::HangMs(HANG_MS)
         } else {
