@@ -38,9 +38,9 @@ demo: build ## Run Slurm jobs on burst nodes of a local cloud, from queue to ter
 test: check $(NEXTEST) ## Run all checks and all tests
 	$(NEXTEST) nextest run --workspace --cargo-profile $(PROFILE)
 
-soak: build $(NEXTEST) ## Run the story that is shortened for every day (EC2 away) for as long as it really takes
-	SPILLWAY_SOAK=1 $(NEXTEST) nextest run --workspace --cargo-profile $(PROFILE) \
-		-E 'binary(stories) & test(faults::unavailable::)'
+soak: build $(NEXTEST) ## Run the stories that are shortened for every day (churn, EC2 away) for as long as they really take
+	SPILLWAY_SOAK=1 $(NEXTEST) nextest run --workspace --cargo-profile $(PROFILE) --profile soak \
+		-E 'binary(stories) & (test(faults::unavailable::) + test(churn::))'
 
 releases: build $(NEXTEST) ## Run the stories on the Slurms of Debian 13 and unstable (debootstrap, 300 MB each, once)
 	$(NEXTEST) nextest run --workspace --cargo-profile $(PROFILE) --ignore-default-filter \

@@ -1,7 +1,7 @@
 //! What AWS does to the functions: they are killed around any call, EC2 is away, messages are broken. Nothing is lost,
 //! launched twice or left running. And what all of it costs: calls of EC2 and items written.
 
-mod broken;
+pub mod broken;
 mod cost;
 mod killed;
 mod unavailable;

@@ -5,6 +5,7 @@ mod backup;
 mod by_hand;
 mod capacity;
 mod caps;
+mod churn;
 mod clusters;
 mod events;
 mod explain;

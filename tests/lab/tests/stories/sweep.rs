@@ -214,7 +214,8 @@ pub async fn sweep(lab: &Lab) {
     panic!("the sweep is not done: {said:#?}");
 }
 
-async fn ask(lab: &Lab, body: &Value) {
+/// Puts an order on the sweep queue, and does not wait.
+pub async fn ask(lab: &Lab, body: &Value) {
     let message = json!({"version": 1, "cluster": lab.spec.cluster, "body": body});
     put(lab, "SweepQueueUrl", &message.to_string()).await;
 }

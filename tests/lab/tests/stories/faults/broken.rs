@@ -8,7 +8,7 @@ use crate::support::functions::{enable, mapping};
 use crate::support::{Story, alive, launched_ever, log_lines, now_ms, take_message, until};
 
 /// What no reader of messages can read: it breaks off.
-const BROKEN: &str = r#"{"version":1,"cluster":"lab","body":{"kind":"resume","#;
+pub const BROKEN: &str = r#"{"version":1,"cluster":"lab","body":{"kind":"resume","#;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_broken_message_of_ten_is_set_aside_and_nine_are_served() {

@@ -1,0 +1,300 @@
+//! The jobs of the churn: each is remembered from its submission to its end.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use spillway_lab::lab::Lab;
+
+use super::NODES;
+use super::diary::Diary;
+use crate::support::submit_with;
+
+/// Most nodes of a job, and most seconds that it runs.
+const MOST_NODES: usize = 3;
+const MOST_SECONDS: u64 = 8;
+/// A node's Reason says why a job ended if it is there within this: longer than an update takes that is told again.
+const SAID_WITHIN: Duration = Duration::from_secs(60);
+
+/// A job that was submitted.
+#[derive(Debug)]
+pub struct Job {
+    id: String,
+    nodes: usize,
+    is_requeued: bool,
+    /// The story cancelled it.
+    is_cancelled: bool,
+    /// What slurmctld said of it last.
+    seen: Seen,
+    /// The nodes that it had last.
+    had_nodes: Vec<String>,
+    /// Since when it is seen to have ended.
+    ended: Option<Instant>,
+    /// Why it ended, where it did not end well.
+    why: Option<String>,
+}
+
+/// What `scontrol show job` says of a job.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Seen {
+    state: String,
+    reason: String,
+    nodes: String,
+    comment: Option<String>,
+}
+
+/// What `scontrol show node` says of a node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SeenNode {
+    /// `IDLE+CLOUD+POWERED_DOWN`.
+    pub state: String,
+    /// Without its author and time.
+    pub reason: Option<String>,
+}
+
+/// All jobs, in the order in which they were submitted, and the nodes.
+#[derive(Debug, Default)]
+pub struct Jobs {
+    jobs: Vec<Job>,
+    nodes: BTreeMap<String, SeenNode>,
+}
+
+impl Jobs {
+    /// Submits a job of one to three nodes. Every third names its nodes: so all 20 are used, not only the first.
+    pub async fn submit(&mut self, lab: &Lab, rng: &mut fastrand::Rng, diary: &mut Diary) {
+        let count = rng.usize(1..=MOST_NODES);
+        let seconds = rng.u64(1..=MOST_SECONDS);
+        let is_requeued = rng.u8(0..4) > 0;
+        let names = (rng.u8(0..3) == 0).then(|| named_nodes(rng, count));
+        let option = if is_requeued {
+            "--requeue"
+        } else {
+            "--no-requeue"
+        };
+        let id = match &names {
+            Some(names) => submit_with(lab, names, seconds, option).await,
+            None => submit_anywhere(lab, count, seconds, option).await,
+        };
+        let on = names.unwrap_or_else(|| format!("{count} nodes"));
+        diary.note(&format!("job {id} {option} on {on} for {seconds} s"));
+        self.jobs.push(Job {
+            id,
+            nodes: count,
+            is_requeued,
+            is_cancelled: false,
+            seen: Seen::default(),
+            had_nodes: Vec::new(),
+            ended: None,
+            why: None,
+        });
+    }
+
+    /// How many nodes the jobs have, or wait for, that have not ended and may run now.
+    pub fn busy_nodes(&self) -> usize {
+        let open = self
+            .jobs
+            .iter()
+            .filter(|job| !job.has_ended() && !job.is_held());
+        open.map(|job| job.nodes).sum()
+    }
+
+    /// How many jobs there are.
+    pub fn count(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// Cancels one of the jobs that have not ended: its id. None if none is to be cancelled.
+    pub async fn cancel(&mut self, lab: &Lab, rng: &mut fastrand::Rng) -> Option<String> {
+        let open = self.jobs.iter_mut();
+        let mut open: Vec<&mut Job> = open.filter(|job| job.may_be_cancelled()).collect();
+        let index = (!open.is_empty()).then(|| rng.usize(..open.len()))?;
+        let job = &mut open[index];
+        lab.head.run("scancel", &[&job.id]).await.ok()?;
+        job.is_cancelled = true;
+        Some(job.id.clone())
+    }
+
+    /// Asks slurmctld for all jobs and nodes. What it does not answer is as it was.
+    pub async fn look(&mut self, lab: &Lab, diary: &mut Diary) {
+        let Ok(text) = lab.head.scontrol(&["-o", "show", "nodes"]).await else {
+            return;
+        };
+        self.nodes = text.lines().filter_map(seen_node).collect();
+        let Ok(text) = lab.head.scontrol(&["-o", "show", "jobs"]).await else {
+            return;
+        };
+        let mut seen: BTreeMap<String, Seen> = text.lines().filter_map(seen_job).collect();
+        for job in &mut self.jobs {
+            let seen = seen.remove(&job.id).unwrap_or_default();
+            job.saw(seen, &self.nodes, diary);
+        }
+        self.let_start(lab).await;
+    }
+
+    /// slurmctld holds a requeued batch job for two minutes, lest a slurmd that had it before refuse it. Where the nodes
+    /// that had it are powered down there is no such slurmd, and it need not wait.
+    async fn let_start(&self, lab: &Lab) {
+        let is_let_go = |name: &String| {
+            let node = self.nodes.get(name);
+            node.is_some_and(|node| node.has("POWERED_DOWN") || node.has("POWERING_DOWN"))
+        };
+        for job in &self.jobs {
+            if job.is_held() && job.had_nodes.iter().all(is_let_go) {
+                let id = format!("JobId={}", job.id);
+                // It may have been cancelled meanwhile.
+                let _ = lab.head.scontrol(&["update", &id, "StartTime=now"]).await;
+            }
+        }
+    }
+
+    /// What slurmctld said of the nodes last.
+    pub fn nodes(&self) -> &BTreeMap<String, SeenNode> {
+        &self.nodes
+    }
+
+    /// The jobs that have not ended as they should: id, and what is wrong.
+    pub fn troubles(&self) -> Vec<(String, String)> {
+        let trouble = |job: &Job| Some((job.id.clone(), job.trouble()?));
+        self.jobs.iter().filter_map(trouble).collect()
+    }
+
+    /// How many jobs ended in which state.
+    pub fn states(&self) -> BTreeMap<&str, usize> {
+        let mut states = BTreeMap::new();
+        for job in &self.jobs {
+            *states.entry(job.seen.state.as_str()).or_default() += 1;
+        }
+        states
+    }
+}
+
+impl Job {
+    fn has_ended(&self) -> bool {
+        !matches!(
+            self.seen.state.as_str(),
+            "" | "PENDING" | "CONFIGURING" | "RUNNING" | "COMPLETING" | "SUSPENDED" | "REQUEUED"
+        )
+    }
+
+    /// slurmctld holds it as it was queued again.
+    fn is_held(&self) -> bool {
+        self.seen.state == "PENDING" && self.seen.reason == "BeginTime"
+    }
+
+    fn may_be_cancelled(&self) -> bool {
+        matches!(
+            self.seen.state.as_str(),
+            "PENDING" | "CONFIGURING" | "RUNNING"
+        )
+    }
+
+    fn saw(&mut self, seen: Seen, nodes: &BTreeMap<String, SeenNode>, diary: &mut Diary) {
+        if seen.nodes.starts_with("cloud-") {
+            self.had_nodes = expand(&seen.nodes);
+        }
+        if seen.state != self.seen.state {
+            let on = self.had_nodes.join(",");
+            diary.note(&format!("job {} is {} ({on})", self.id, seen.state));
+        }
+        self.seen = seen;
+        if !self.has_ended() {
+            return;
+        }
+        let ended = *self.ended.get_or_insert_with(Instant::now);
+        if self.why.is_none() && ended.elapsed() < SAID_WITHIN {
+            // A node's Reason is gone when it is given to the next job: one that is there was said of this job's run.
+            let reasons = self
+                .had_nodes
+                .iter()
+                .filter_map(|name| nodes.get(name)?.reason.clone());
+            self.why = self
+                .seen
+                .comment
+                .clone()
+                .or_else(|| reasons.into_iter().next());
+        }
+    }
+
+    /// What is wrong with how it ended, if anything is.
+    fn trouble(&self) -> Option<String> {
+        let said = || format!("is {} ({})", self.seen.state, self.seen.reason);
+        match self.seen.state.as_str() {
+            "COMPLETED" => None,
+            "CANCELLED" if self.is_cancelled => None,
+            "NODE_FAIL" | "BOOT_FAIL" if !self.is_requeued && self.why.is_some() => None,
+            "NODE_FAIL" | "BOOT_FAIL" if !self.is_requeued => {
+                Some(format!("{}, and neither it nor its nodes say why", said()))
+            }
+            _ => Some(said()),
+        }
+    }
+}
+
+impl SeenNode {
+    /// Whether its state has this flag.
+    pub fn has(&self, flag: &str) -> bool {
+        self.state.split('+').any(|own| own == flag)
+    }
+}
+
+async fn submit_anywhere(lab: &Lab, count: usize, seconds: u64, option: &str) -> String {
+    let script = format!("#!/bin/bash\nhostname\nsleep {seconds}\n");
+    let count = count.to_string();
+    let output = format!("--output={}/%j.out", lab.shared_directory().display());
+    let id = lab
+        .head
+        .sbatch(&["-N", &count, option, &output], &script)
+        .await;
+    id.expect("sbatch takes the job").to_string()
+}
+
+/// So many different nodes.
+fn named_nodes(rng: &mut fastrand::Rng, count: usize) -> String {
+    let mut all: Vec<u32> = (0..NODES).collect();
+    rng.shuffle(&mut all);
+    let names = all
+        .iter()
+        .take(count)
+        .map(|number| format!("cloud-{number}"));
+    names.collect::<Vec<_>>().join(",")
+}
+
+fn expand(nodes: &str) -> Vec<String> {
+    let list = spillway_core::hostlist::Hostlist::parse(nodes).expect("slurmctld's own list");
+    list.iter().map(|name| name.to_string()).collect()
+}
+
+fn seen_job(line: &str) -> Option<(String, Seen)> {
+    let field = |key: &str| {
+        let word = line.split(' ').find_map(|word| word.strip_prefix(key));
+        word.unwrap_or_default().to_owned()
+    };
+    let comment = line.split_once(" AdminComment=").map(|(_, rest)| rest);
+    let comment = comment.map(|rest| rest.split(" StdErr=").next().unwrap_or(rest).to_owned());
+    let seen = Seen {
+        state: field("JobState="),
+        reason: field("Reason="),
+        nodes: field("NodeList="),
+        comment,
+    };
+    Some((
+        line.strip_prefix("JobId=")?.split(' ').next()?.to_owned(),
+        seen,
+    ))
+}
+
+fn seen_node(line: &str) -> Option<(String, SeenNode)> {
+    let field = |key: &str| line.split(' ').find_map(|word| word.strip_prefix(key));
+    let reason = line.split_once(" Reason=").map(|(_, rest)| rest);
+    let reason = reason.map(|rest| rest.split(" [").next().unwrap_or(rest).trim().to_owned());
+    let seen = SeenNode {
+        state: field("State=")?.to_owned(),
+        reason,
+    };
+    Some((
+        line.strip_prefix("NodeName=")?
+            .split(' ')
+            .next()?
+            .to_owned(),
+        seen,
+    ))
+}
