@@ -14,7 +14,7 @@ const PUT_EVENTS: &str = "PutEvents";
 
 /// The most entries of one call (EventBridge API reference, `PutEvents`).
 const MAX_ENTRIES: usize = 10;
-/// The most bytes of one call's entries (EventBridge user guide, "Calculating PutEvents event entry size"): an event
+/// The most bytes of one call's entries (EventBridge user guide, on the size of an entry of `PutEvents`): an event
 /// that is larger than that is refused, one that makes a call larger goes with the next one.
 const MAX_CALL_BYTES: usize = 256 * 1024;
 /// What counts of an entry's time.
