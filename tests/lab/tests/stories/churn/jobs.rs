@@ -9,8 +9,9 @@ use super::NODES;
 use super::diary::Diary;
 use crate::support::submit_with;
 
-/// Most nodes of a job, and most seconds that it runs.
-const MOST_NODES: usize = 3;
+/// Most nodes of a job.
+pub const MOST_NODES: usize = 3;
+/// Most seconds that it runs.
 const MOST_SECONDS: u64 = 8;
 /// A node's Reason says why a job ended if it is there within this: longer than an update takes that is told again.
 const SAID_WITHIN: Duration = Duration::from_mins(1);
