@@ -11,6 +11,7 @@ mod deck;
 mod diary;
 mod ending;
 mod jobs;
+mod repeat;
 mod strikes;
 
 use std::collections::BTreeMap;

@@ -9,11 +9,12 @@ use super::NODES;
 use super::diary::Diary;
 use crate::support::submit_with;
 
-/// Most nodes of a job, and most seconds that it runs.
-const MOST_NODES: usize = 3;
+/// Most nodes of a job.
+pub const MOST_NODES: usize = 3;
+/// Most seconds that it runs.
 const MOST_SECONDS: u64 = 8;
 /// A node's Reason says why a job ended if it is there within this: longer than an update takes that is told again.
-const SAID_WITHIN: Duration = Duration::from_secs(60);
+const SAID_WITHIN: Duration = Duration::from_mins(1);
 
 /// A job that was submitted.
 #[derive(Debug)]
@@ -107,7 +108,7 @@ impl Jobs {
         let open = self.jobs.iter_mut();
         let mut open: Vec<&mut Job> = open.filter(|job| job.may_be_cancelled()).collect();
         let index = (!open.is_empty()).then(|| rng.usize(..open.len()))?;
-        let job = &mut open[index];
+        let job = &mut *open[index];
         lab.head.run("scancel", &[&job.id]).await.ok()?;
         job.is_cancelled = true;
         Some(job.id.clone())
@@ -260,7 +261,7 @@ fn named_nodes(rng: &mut fastrand::Rng, count: usize) -> String {
 
 fn expand(nodes: &str) -> Vec<String> {
     let list = spillway_core::hostlist::Hostlist::parse(nodes).expect("slurmctld's own list");
-    list.iter().map(|name| name.to_string()).collect()
+    list.iter().collect()
 }
 
 fn seen_job(line: &str) -> Option<(String, Seen)> {
