@@ -27,9 +27,18 @@ INSTALL := CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off CARGO
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+# Cargo takes what another checkout has built into the same directory for ours where it is newer than our sources, and
+# paths in it are the other's.
+.PHONY: ours
+ours:
+	@mkdir -p $(CARGO_TARGET_DIR); was=$$(cat $(CARGO_TARGET_DIR)/checkout 2>/dev/null); \
+	if [ "$$was" != "$(CURDIR)" ]; then \
+		find . -name '*.rs' -not -path './target/*' -exec touch {} + && echo "$(CURDIR)" >$(CARGO_TARGET_DIR)/checkout; \
+	fi
+
 # With the tests, though the demo needs none: what is built without them is built with other features, and
 # the AWS SDK for EC2 would be compiled twice.
-build: ## Build everything once, for demo and tests alike
+build: ours ## Build everything once, for demo and tests alike
 	cargo build --workspace --bins --tests --examples --profile $(PROFILE)
 
 demo: build ## Run Slurm jobs on burst nodes of a local cloud, from queue to termination
@@ -59,14 +68,14 @@ check: build $(NEXTEST) $(DENY) ## Check format, lints, documentation, licences,
 		&& AWS_DEFAULT_REGION=us-east-1 "$$python/sam" validate --lint --template infra/sam/template.yaml
 
 # One seed's whole story with SEED=123.
-sim: ## Run the simulation for SEEDS=100000 seeds (tests/world/src/sim.rs)
+sim: ours ## Run the simulation for SEEDS=100000 seeds (tests/world/src/sim.rs)
 	cargo build --profile sim -p spillway-world --example sim
 	$(CARGO_TARGET_DIR)/sim/examples/sim $(if $(SEED),--seed $(SEED),$(or $(SEEDS),10000))
 
 sim-mutants: ## Break the code in each known way and see the simulation catch it
 	tests/world/mutants/run
 
-bench: ## Measure the programs that slurmctld runs (docs/performance.md)
+bench: ours ## Measure the programs that slurmctld runs (docs/performance.md)
 	cargo build --release -p spillway-client --bin spillway --example measure_programs
 	$(CARGO_TARGET_DIR)/release/examples/measure_programs $(CARGO_TARGET_DIR)/release/spillway
 
