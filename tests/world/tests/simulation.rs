@@ -56,7 +56,7 @@ fn a_seed_is_one_story() {
     assert_ne!(tell(1, true), tell(2, true));
 }
 
-/// What each mutant breaks is named in its first line.
+/// What each mutant breaks is named in its first line, and its patch fits the code as it is.
 #[test]
 fn every_invariant_has_a_mutant() {
     let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/mutants");
@@ -69,6 +69,7 @@ fn every_invariant_has_a_mutant() {
             .is_some_and(|extension| extension == "patch")
         {
             let text = std::fs::read_to_string(&path).expect("a patch");
+            fits(&text);
             let name = text
                 .lines()
                 .next()
@@ -84,4 +85,23 @@ fn every_invariant_has_a_mutant() {
     let mut invariants = INVARIANTS.map(str::to_owned);
     invariants.sort();
     assert_eq!(broken, invariants);
+}
+
+/// Whether the file has the lines that the patch expects, those that it keeps and those that it takes away.
+fn fits(patch: &str) {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../");
+    let mut file = String::new();
+    for part in patch.split("\n--- a/").skip(1) {
+        let (path, hunks) = part.split_once('\n').expect("a path");
+        let file = std::fs::read_to_string(format!("{root}{path}")).expect("the file");
+        for hunk in hunks.split("\n@@ ").skip(1) {
+            let lines = hunk
+                .lines()
+                .skip(1)
+                .take_while(|line| !line.starts_with("diff "));
+            let old = lines.filter_map(|line| line.strip_prefix([' ', '-']));
+            let old: Vec<&str> = old.collect();
+            assert!(file.contains(&old.join("\n")), "{path} has not: {old:#?}");
+        }
+    }
 }
