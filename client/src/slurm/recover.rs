@@ -85,7 +85,7 @@ pub fn is_somebodys(row: &NodeRow) -> bool {
         .iter()
         .any(|words| last.starts_with(words));
     let is_set = row.has("DOWN") || row.has("DRAIN");
-    is_set && !row.has("INVALID_REG") && !row.reason_is_ours() && !is_slurmctlds
+    is_set && !row.reason_is_ours() && !is_slurmctlds
 }
 
 impl Slurm {
@@ -228,6 +228,7 @@ mod tests {
             ("DOWN+CLOUD+COMPLETING", "Not responding", None),
             // Somebody's, or not ours at all.
             ("IDLE+CLOUD+DRAIN", "disk", None),
+            ("IDLE+CLOUD+DRAIN+INVALID_REG", "disk", None),
             ("DOWN+CLOUD", "broken : see ticket 7", None),
             ("DOWN+CLOUD+POWERED_DOWN", "broken", None),
             ("DOWN+POWERED_DOWN", "Not responding", None),

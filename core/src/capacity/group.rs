@@ -62,6 +62,13 @@ impl Capacity {
         self.groups.contains_key(group)
     }
 
+    /// How many groups are protected.
+    #[must_use]
+    pub fn protected_count(&self) -> usize {
+        let is_protected = |failing: &&Failing| failing.instances >= PROTECT_AFTER;
+        self.groups.values().filter(is_protected).count()
+    }
+
     /// `count` instances of the group launched and did not join. Answers whether it is they that make the group
     /// protected.
     pub fn did_not_join(

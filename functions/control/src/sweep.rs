@@ -5,6 +5,7 @@ mod execute;
 mod observe;
 
 use serde::{Deserialize, Serialize};
+use spillway_core::capacity::Capacity;
 use spillway_core::message::{MAX_REPORT_ID_CHARS, SweepOrder};
 use spillway_core::sweep::{Finding, Marks, SweepPlan, plan_sweep};
 pub use spillway_core::sweep::{LAST_REPORT, MAX_LISTED, SweepReport};
@@ -86,6 +87,9 @@ async fn turn<T: Table, Q: Queues, C: Clock>(
     let plan = plan_sweep(&seen.snapshot, marks);
     tell(&plan, order.dry_run);
     tally.add(tally::SWEEP_FINDINGS, plan.findings.len());
+    // Each minute anew, so that the alarm lasts as long as the protection.
+    let capacity = control.table.shared::<Capacity>(ONLY).await?.record;
+    tally.add(tally::GROUPS_PROTECTED, capacity.protected_count());
     if !order.dry_run {
         tally.add(tally::SWEEPS_STOPPED, usize::from(plan.stopped.is_some()));
         execute::execute(control, ec2, &seen, &plan, budget, tally).await?;

@@ -22,6 +22,7 @@ pub async fn handle(
     work: impl AsyncFn(Vec<NodeChange>) -> Result<Published, Fault>,
 ) -> DynamoDbEventResponse {
     let (mut changes, mut places) = (Vec::new(), Vec::new());
+    let mut unreadable = 0;
     for record in event.records {
         let place = record.change.sequence_number.clone();
         match read(record) {
@@ -30,10 +31,13 @@ pub async fn handle(
                 places.push(place);
             }
             Ok(None) => {}
-            Err(problem) => error!(
-                sequence_number = place,
-                problem, "a change of the table cannot be read; passed over"
-            ),
+            Err(problem) => {
+                unreadable += 1;
+                error!(
+                    sequence_number = place,
+                    problem, "a change of the table cannot be read; passed over"
+                );
+            }
         }
     }
     let span = info_span!("changes", invocation = invocation.request_id);
@@ -45,6 +49,7 @@ pub async fn handle(
         Ok(Err(fault)) => (Tally::default(), Some((0, fault.to_string()))),
         Err(panic) => (Tally::default(), Some((0, panic))),
     };
+    tally.add(RECORDS_FAILED, unreadable);
     let mut response = DynamoDbEventResponse::default();
     if let Some((place, reason)) = failed {
         let first = places.get(place).cloned().flatten();

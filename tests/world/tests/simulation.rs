@@ -4,7 +4,7 @@
 use spillway_world::sim::{Campaign, INVARIANTS, run, tell};
 
 /// Seeds of every test run: some seconds, and enough for every pair of fault and call.
-const SEEDS: u64 = 2_000;
+const SEEDS: u64 = 3_000;
 /// A seed and what it had found, a line each.
 const REGRESSIONS: &str = include_str!("regressions.txt");
 
@@ -90,7 +90,6 @@ fn every_invariant_has_a_mutant() {
 /// Whether the file has the lines that the patch expects, those that it keeps and those that it takes away.
 fn fits(patch: &str) {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../");
-    let mut file = String::new();
     for part in patch.split("\n--- a/").skip(1) {
         let (path, hunks) = part.split_once('\n').expect("a path");
         let file = std::fs::read_to_string(format!("{root}{path}")).expect("the file");

@@ -121,15 +121,20 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
             return Ok(false);
         }
         let seen = standing.seen.iter().flatten();
-        let mut ended =
-            seen.filter(|seen| history.instances.contains(&seen.instance_id) && !seen.is_alive());
-        let why = ended.find_map(|seen| Some((&seen.instance_id, seen.state_reason.as_deref()?)));
+        let has_ended = |seen: &&InstanceSeen| {
+            history.instances.contains(&seen.instance_id) && !seen.is_alive()
+        };
+        let ended: Vec<&InstanceSeen> = seen.filter(has_ended).collect();
+        let mut reasons = ended.iter();
+        let why = reasons.find_map(|seen| Some((&seen.instance_id, seen.state_reason.as_deref()?)));
         let reason = note::bounded(&why.map_or_else(
             || "spillway: its instance ended before it could serve".to_owned(),
             |(id, why)| format!("spillway: {id} ended before it could serve: {why}"),
         ));
         let group = &self.chunk.node_group;
-        let count = u32::try_from(lost.len()).unwrap_or(u32::MAX);
+        // One instance is enough for a gang to be lost as a whole.
+        let count = ended.len().clamp(1, lost.len());
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
         health::lost(self.control, group, count, &reason, tally).await?;
         self.give_up(&lost, &reason, None, tally).await?;
         Ok(true)

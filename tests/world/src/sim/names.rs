@@ -141,7 +141,9 @@ impl Call {
     pub(crate) fn weight(self) -> f64 {
         match self {
             Self::ReleaseUnpaired | Self::EventBridge => 8.0,
-            Self::NoteUnknown | Self::Console | Self::Hold | Self::ReleaseOrphan => 40.0,
+            Self::NoteUnknown | Self::Hold | Self::ReleaseOrphan => 40.0,
+            // Twenty calls in ten thousand seeds.
+            Self::Console => 200.0,
             Self::Boot | Self::Now | Self::NodesWithUpdateDue | Self::Launch => 4.0,
             _ => 1.0,
         }
