@@ -90,9 +90,9 @@ fn every_invariant_has_a_mutant() {
 /// Whether the file has the lines that the patch expects, those that it keeps and those that it takes away.
 fn fits(patch: &str) {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../");
-    for part in patch.split("\n--- a/").skip(1) {
-        let (path, hunks) = part.split_once('\n').expect("a path");
-        let file = std::fs::read_to_string(format!("{root}{path}")).expect("the file");
+    for of_file in patch.split("\n--- a/").skip(1) {
+        let (name, hunks) = of_file.split_once('\n').expect("a path");
+        let file = std::fs::read_to_string(format!("{root}{name}")).expect("the file");
         for hunk in hunks.split("\n@@ ").skip(1) {
             let lines = hunk
                 .lines()
@@ -100,7 +100,7 @@ fn fits(patch: &str) {
                 .take_while(|line| !line.starts_with("diff "));
             let old = lines.filter_map(|line| line.strip_prefix([' ', '-']));
             let old: Vec<&str> = old.collect();
-            assert!(file.contains(&old.join("\n")), "{path} has not: {old:#?}");
+            assert!(file.contains(&old.join("\n")), "{name} has not: {old:#?}");
         }
     }
 }

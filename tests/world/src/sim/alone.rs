@@ -17,6 +17,8 @@ use super::setting::Setting;
 use super::world::{Due, MAX_RECEIVES, REPORTS, RESUME, SUSPEND, Shared, UPDATES, World};
 use crate::ec2;
 
+/// Nodes of the first group; the second has one.
+const NODES: usize = 12;
 /// The caller's task; invocations, of which there are none, count from 1.
 const CALLER: TaskId = 0;
 
@@ -27,7 +29,7 @@ const CALLER: TaskId = 0;
 /// Where `work` waits for something that never comes.
 pub fn calm<F: Future + 'static>(work: impl FnOnce(Port) -> F) -> F::Output {
     let rng = fastrand::Rng::with_seed(1);
-    let shared = Shared::new(World::of(Setting::calm(1), rng, 1, false));
+    let shared = Shared::new(World::of(Setting::calm(NODES), rng, 1, false));
     let work = work(Port {
         shared: shared.clone(),
         task: CALLER,
@@ -54,7 +56,7 @@ pub fn calm<F: Future + 'static>(work: impl FnOnce(Port) -> F) -> F::Output {
 /// EC2 as a calm world has it: a launch template, two subnets, and capacity without end.
 #[must_use]
 pub fn calm_ec2() -> ec2::Ec2 {
-    Setting::calm(1).make_ec2(1)
+    Setting::calm(NODES).make_ec2(1)
 }
 
 impl World {
