@@ -14,7 +14,8 @@ use spillway_control::sender::Sender;
 use spillway_control::shared::ONLY;
 use spillway_control::tally::GROUPS_PROTECTED;
 use spillway_core::capacity::{Capacity, PROBE_WAIT_MS};
-use spillway_core::message::{NodeReady, ReportBody, ResumeQueueBody, ResumeRequest};
+use spillway_core::hostlist;
+use spillway_core::message::{NodeReady, ReportBody, RequestJob, ResumeQueueBody, ResumeRequest};
 use spillway_core::name::{Generation, InstanceId, NodeName, RequestId};
 use spillway_core::pairing::{DueAction, Pairing};
 use spillway_core::plan::LaunchCall;
@@ -23,8 +24,8 @@ use spillway_world::sim::{Port, calm};
 const WHY: &str = "Client.InternalError: Client error on launch";
 const INVOCATION_MS: u64 = 60_000;
 
-/// Ends whatever it launches.
-struct Stillborn(Port);
+/// Ends so many of the instances of a launch as soon as it has launched them.
+struct Stillborn(Port, usize);
 
 impl Ec2 for Stillborn {
     async fn launch(&self, call: &LaunchCall, limit_ms: u64) -> Result<LaunchAnswer, Fault> {
@@ -33,13 +34,13 @@ impl Ec2 for Stillborn {
 
     async fn find(&self, tags: &BTreeMap<String, String>) -> Result<Vec<InstanceSeen>, Fault> {
         let found = self.0.find(tags).await?.into_iter();
-        let ended = found.map(|seen| InstanceSeen {
-            state: "terminated".to_owned(),
-            state_reason: Some(WHY.to_owned()),
-            address: None,
-            ..seen
-        });
-        Ok(ended.collect())
+        let mut found: Vec<InstanceSeen> = found.collect();
+        for seen in found.iter_mut().take(self.1) {
+            "terminated".clone_into(&mut seen.state);
+            seen.state_reason = Some(WHY.to_owned());
+            seen.address = None;
+        }
+        Ok(found)
     }
 
     async fn find_in_reservation(
@@ -103,6 +104,10 @@ impl Site {
 
     /// Slurm asks for nodes. Answers how many groups that has protected.
     async fn resume(&mut self, ec2: &impl Ec2, nodes: &str) -> usize {
+        self.resume_for(ec2, nodes, Vec::new()).await
+    }
+
+    async fn resume_for(&mut self, ec2: &impl Ec2, nodes: &str, jobs: Vec<RequestJob>) -> usize {
         // EC2's buckets fill again.
         self.port.sleep_ms(5_000).await;
         let now_ms = self.port.now_ms();
@@ -114,7 +119,7 @@ impl Site {
             parts: 1,
             deadline_ms: now_ms + 300_000,
             nodes: nodes.to_owned(),
-            jobs: Vec::new(),
+            jobs,
         };
         let budget = Budget {
             ends_ms: now_ms + INVOCATION_MS,
@@ -171,7 +176,7 @@ impl Site {
 fn instances_that_end_at_once_are_launched_once_and_protect_their_group() {
     calm(async |port| {
         let mut site = Site::new(port.clone());
-        let (nodes, ended) = (site.nodes.clone(), Stillborn(port.clone()));
+        let (nodes, ended) = (site.nodes.clone(), Stillborn(port.clone(), usize::MAX));
         let mut protected = 0;
         for (count, node) in (1..=10).zip(nodes.iter().cycle()) {
             protected += site.resume(&ended, node.as_str()).await;
@@ -205,5 +210,25 @@ fn instances_that_end_at_once_are_launched_once_and_protect_their_group() {
         assert_eq!(capacity.protected_count(), 0);
         site.resume(&port, nodes[1].as_str()).await;
         assert_eq!(site.launched(), 12);
+    });
+}
+
+#[test]
+fn a_gang_that_loses_one_instance_fails_whole_and_is_no_reason_to_protect_its_group() {
+    calm(async |port| {
+        let mut site = Site::new(port.clone());
+        let nodes = hostlist::fold(&site.nodes);
+        let job = serde_json::json!({"job_id": "7", "nodes_resume": nodes});
+        let job: RequestJob = serde_json::from_value(job).expect("a job");
+        assert!(site.nodes.len() > 10);
+        let protected = site
+            .resume_for(&Stillborn(port.clone(), 1), &nodes, vec![job])
+            .await;
+        assert_eq!(protected, 0);
+        assert_eq!(site.launched(), site.nodes.len());
+        for node in &site.nodes {
+            let (reason, _) = site.failed(node).await;
+            assert!(reason.ends_with(WHY), "{reason}");
+        }
     });
 }
