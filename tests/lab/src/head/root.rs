@@ -59,9 +59,7 @@ impl HeadRoot {
             root_fs::bind(&shared, &root)?;
             fs::write(root.join("etc/hosts"), hosts)?;
             root_fs::enter(&root)?;
-            let mut keeper = bound_command("/usr/bin/sleep");
-            keeper.arg("infinity");
-            Ok(keeper)
+            Ok(keeper())
         };
         let keeper = Process::spawn_on_thread(prepare, |_| ())?;
         Ok(Self {
@@ -76,9 +74,7 @@ impl HeadRoot {
             setns(File::open(&host.namespace_file)?, CloneFlags::CLONE_NEWNET)?;
             unshare(CloneFlags::CLONE_NEWUTS)?;
             nix::unistd::sethostname(&host.name)?;
-            let mut keeper = bound_command("/usr/bin/sleep");
-            keeper.arg("infinity");
-            Ok(keeper)
+            Ok(keeper())
         };
         let keeper = Process::spawn_on_thread(prepare, |_| ())?;
         Ok(Self {
@@ -137,4 +133,11 @@ impl HeadRoot {
             .chain([inside, "--".into()])
             .collect()
     }
+}
+
+/// Holds what it was started in, for as long as it runs.
+fn keeper() -> Command {
+    let mut keeper = bound_command("/usr/bin/sleep");
+    keeper.arg("infinity");
+    keeper
 }

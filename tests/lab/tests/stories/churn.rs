@@ -22,7 +22,7 @@ use spillway_lab::lab::{Lab, LabSpec};
 use spillway_lab::site::{INSTANCE_TYPES, NODE_GROUP};
 use spillway_world::ec2::TokenReplay;
 
-use crate::support::{Story, now_ms};
+use crate::support::{Story, changed, now_ms};
 use crate::sweep::ask;
 use deck::Deck;
 use diary::Diary;
@@ -126,11 +126,6 @@ async fn push_policy(lab: &Lab) {
     let text = [site, first, other].join("[[node_group]]");
     std::fs::write(&path, text).expect("write the configuration");
     lab.push_policy(&path).await.expect("the policy is pushed");
-}
-
-fn changed(text: &str, from: &str, to: &str) -> String {
-    assert!(text.contains(from), "no {from} in the configuration");
-    text.replace(from, to)
 }
 
 /// A lab in churn.

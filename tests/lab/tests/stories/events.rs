@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 use spillway_lab::emulator::{ACCOUNT, REGION};
-use spillway_lab::faults::Action;
 use spillway_lab::lab::Lab;
 use spillway_lab::site::{NODE_GROUP, PARTITION};
 
-use crate::support::{Story, alive, arm, fired, job_is, metric, pause, powered_down, submit};
+use crate::support::{
+    Story, alive, arm, denied, fired, job_is, metric, pause, powered_down, submit,
+};
 
 const JOB_SECONDS: u64 = 120;
 const NODE: &str = "cloud-0";
@@ -49,18 +50,13 @@ async fn a_rule_of_the_site_s_sees_each_step_of_a_node_once() {
         assert_eq!(detail["instance_id"], json!(expected), "{event:#}");
     }
 
-    let denied = Action::Refuse {
-        status: 403,
-        code: "UnauthorizedOperation".to_owned(),
-        message: "by a story".to_owned(),
-    };
     let refused = arm(
         &lab,
         "ec2",
         Some("CreateFleet"),
         "lab-launch",
         Some(1),
-        denied,
+        denied(),
     );
     submit(&lab, NODE, 0).await;
     fired(&lab, &refused, 1).await;

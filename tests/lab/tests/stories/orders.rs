@@ -5,12 +5,12 @@ use spillway_core::message::{
     Message, ResumeQueueBody, ResumeRequest, SuspendCause, SuspendQueueBody, SuspendRequest,
 };
 use spillway_core::name::{ClusterName, Generation, RequestId};
-use spillway_lab::faults::Action;
 use spillway_lab::lab::Lab;
 
 use crate::support::{
-    Story, alive, arm, fired, generation, internal_error, job, job_is, launched_ever, node, now_ms,
-    pause, powered_down, push_short_rest, put, put_aside_after_one_failure, submit, take, until,
+    Story, alive, arm, denied, fired, generation, internal_error, job, job_is, launched_ever, node,
+    now_ms, pause, powered_down, push_short_rest, put, put_aside_after_one_failure, submit, take,
+    until,
 };
 
 /// Longer than a queue hides a message that failed: it is delivered again within this.
@@ -157,18 +157,13 @@ async fn a_failure_is_told_after_slurm_has_called_resume_again() {
         None,
         internal_error(),
     );
-    let denied = Action::Refuse {
-        status: 403,
-        code: "UnauthorizedOperation".to_owned(),
-        message: "by a story".to_owned(),
-    };
     let refused = arm(
         &lab,
         "ec2",
         Some("CreateFleet"),
         "lab-launch",
         Some(1),
-        denied,
+        denied(),
     );
     let first = submit(&lab, "cloud-0", 0).await;
     fired(&lab, &refused, 1).await;

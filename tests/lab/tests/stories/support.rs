@@ -226,6 +226,21 @@ pub fn internal_error() -> Action {
     }
 }
 
+/// A right is missing.
+pub fn denied() -> Action {
+    Action::Refuse {
+        status: 403,
+        code: "UnauthorizedOperation".to_owned(),
+        message: "by a story".to_owned(),
+    }
+}
+
+/// `text` with `to` in place of `from`, which must be there.
+pub fn changed(text: &str, from: &str, to: &str) -> String {
+    assert!(text.contains(from), "no {from} in the configuration");
+    text.replace(from, to)
+}
+
 /// Waits until a fault has fired.
 pub async fn fired(lab: &Lab, id: &str, times: u64) {
     let faults = lab.cloud.proxy.faults();

@@ -14,8 +14,8 @@ use super::{
 };
 use crate::agent::{ran, srun};
 use crate::support::{
-    Story, calls, job, job_is, launched_ever, node, now_ms, powered_down, set_free_capacity,
-    submit, until,
+    Story, calls, changed, job, job_is, launched_ever, node, now_ms, powered_down,
+    set_free_capacity, submit, until,
 };
 
 /// `capacity_rest_seconds` here: time for a job of the other group, and for slurmctld to be away and back.
@@ -218,9 +218,4 @@ async fn push_two_groups(lab: &Lab) {
     let text = [site, first, other].join("[[node_group]]");
     std::fs::write(&path, text).expect("write the configuration");
     lab.push_policy(&path).await.expect("the policy is pushed");
-}
-
-fn changed(text: &str, from: &str, to: &str) -> String {
-    assert!(text.contains(from), "no {from} in the configuration");
-    text.replace(from, to)
 }
