@@ -1,5 +1,6 @@
-//! What the stack publishes for the site: one event for each step of a node's history. A change of the node's item is
-//! all that it is made of, so a change that is seen twice, or late, makes the same events again, with the same ids.
+//! What the stack publishes for the site: one event for each step of a node's history, and one for each thing that a sweep
+//! heals without such a step. A change of an item of the table is all that an event is made of, so a change that is seen
+//! twice, or late, makes the same events again, with the same ids.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,11 +10,12 @@ use crate::name::{
     ClusterName, Generation, InstanceId, NodeGroupName, NodeName, PartitionName, RequestId,
 };
 use crate::pairing::{Step, StepKind};
+use crate::sweep::{Finding, FindingKind, Heal, SweepReport};
 
 /// `source` of every event.
 pub const SOURCE: &str = "spillway";
 
-/// Version of [`Detail`]. A field that is added does not change it.
+/// Version of the details. A field that is added does not change it.
 pub const DETAIL_VERSION: u32 = 1;
 
 /// `detail-type` of an event: what a site's rules tell apart.
@@ -83,8 +85,38 @@ pub enum NodeState {
 }
 
 /// `detail` of an event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Detail {
+    /// Of a step of a node's history.
+    Step(StepDetail),
+    /// Of a sweep.
+    Sweep(SweepDetail),
+}
+
+impl Detail {
+    /// The same for the same event, however often it is published. EventBridge's own id is not.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        match self {
+            Self::Step(step) => &step.id,
+            Self::Sweep(sweep) => &sweep.id,
+        }
+    }
+
+    /// When it happened, Unix milliseconds.
+    #[must_use]
+    pub fn at_ms(&self) -> u64 {
+        match self {
+            Self::Step(step) => step.at_ms,
+            Self::Sweep(sweep) => sweep.at_ms,
+        }
+    }
+}
+
+/// `detail` of what happened to a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Detail {
+pub struct StepDetail {
     /// [`DETAIL_VERSION`].
     pub version: u32,
     /// The same for the same step, however often its event is published. EventBridge's own id is not.
@@ -121,6 +153,32 @@ pub struct Detail {
     pub at_ms: u64,
 }
 
+/// `detail` of what a sweep heals that is no step of a node's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SweepDetail {
+    /// [`DETAIL_VERSION`].
+    pub version: u32,
+    /// The same for the same finding of the same sweep, however often its event is published.
+    pub id: String,
+    /// `ClusterName` of slurm.conf.
+    pub cluster: ClusterName,
+    /// What was found.
+    pub what: FindingKind,
+    /// Of which node, if of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeName>,
+    /// Of which instance, if of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance_id: Option<InstanceId>,
+    /// Of which resume request, if of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<RequestId>,
+    /// What was wrong, in the words of the sweep's log.
+    pub reason: String,
+    /// When the sweep looked, Unix milliseconds.
+    pub at_ms: u64,
+}
+
 /// One event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SiteEvent {
@@ -145,6 +203,26 @@ pub struct NodeImage {
     pub history: Vec<Step>,
 }
 
+/// A change of an item of which events are made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Of a node's.
+    Node(NodeChange),
+    /// The last sweep's report is another.
+    Sweep(SweepReport),
+}
+
+impl Change {
+    /// The events of what came with it, in order.
+    #[must_use]
+    pub fn events(&self, cluster: &ClusterName, policy: Option<&Policy>) -> Vec<SiteEvent> {
+        match self {
+            Self::Node(change) => change.events(cluster, policy),
+            Self::Sweep(report) => of_sweep(report, cluster),
+        }
+    }
+}
+
 /// A change of a node's item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeChange {
@@ -155,14 +233,12 @@ pub struct NodeChange {
 }
 
 impl NodeChange {
-    /// The events of the steps that came with it, in order.
-    #[must_use]
-    pub fn events(&self, cluster: &ClusterName, policy: Option<&Policy>) -> Vec<SiteEvent> {
+    fn events(&self, cluster: &ClusterName, policy: Option<&Policy>) -> Vec<SiteEvent> {
         let known: &[Step] = self.before.as_ref().map_or(&[], |image| &image.history);
         let group = policy.and_then(|policy| policy.group_of(&self.after.node));
         let event = |step: &Step| SiteEvent {
             detail_type: DetailType::of(step),
-            detail: Detail {
+            detail: Detail::Step(StepDetail {
                 version: DETAIL_VERSION,
                 id: self.id(cluster, step),
                 cluster: cluster.clone(),
@@ -177,7 +253,7 @@ impl NodeChange {
                 to: self.after.state,
                 reason: step.reason.clone(),
                 at_ms: step.at_ms,
-            },
+            }),
         };
         let new = self
             .after
@@ -192,4 +268,36 @@ impl NodeChange {
         let what = step.what.as_str();
         format!("{cluster}/{node}/{}/{}/{what}", step.generation, step.at_ms)
     }
+}
+
+/// What happens to nodes is their steps' to tell.
+fn of_sweep(report: &SweepReport, cluster: &ClusterName) -> Vec<SiteEvent> {
+    let at_ms = report.at_ms;
+    let event = |(index, finding): (usize, &Finding)| {
+        let request_id = match finding.heal.as_ref()? {
+            Heal::GoOn { launch } => Some(launch.request_id.clone()),
+            Heal::End | Heal::EndAgain | Heal::TellAgain { .. } => None,
+            Heal::Fail
+            | Heal::Drain { .. }
+            | Heal::LetGo { .. }
+            | Heal::Recover { .. }
+            | Heal::Expire { .. } => return None,
+        };
+        Some(SiteEvent {
+            detail_type: DetailType::Healing,
+            detail: Detail::Sweep(SweepDetail {
+                version: DETAIL_VERSION,
+                id: format!("{cluster}/sweep/{at_ms}/{index}"),
+                cluster: cluster.clone(),
+                what: finding.what,
+                node: finding.node.clone(),
+                instance_id: finding.instance.clone(),
+                request_id,
+                reason: finding.reason.clone(),
+                at_ms,
+            }),
+        })
+    };
+    let findings = report.findings.iter().enumerate();
+    findings.filter_map(event).collect()
 }

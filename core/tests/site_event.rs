@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 use spillway_core::name::{ClusterName, Generation, InstanceId, NodeName, RequestId};
 use spillway_core::pairing::{Event, LaunchKey, Pairing, PairingState, Step, StepKind, Verdict};
-use spillway_core::site_event::{DetailType, NodeChange, NodeImage, NodeState};
+use spillway_core::site_event::{
+    Change, Detail, DetailType, NodeChange, NodeImage, NodeState, SiteEvent, StepDetail,
+};
+use spillway_core::sweep::{Finding, FindingKind, Heal, SweepReport};
 
 const HOUR_MS: u64 = 3_600_000;
 const LAUNCHES_PER_HOUR: u32 = 1_000;
@@ -99,11 +102,19 @@ fn life(events: &[Event]) -> (Vec<NodeChange>, Vec<Step>) {
     (changes, steps)
 }
 
+/// What is published of a change.
+fn published(change: &NodeChange) -> Vec<(DetailType, StepDetail)> {
+    let events = Change::Node(change.clone()).events(&cluster(), None);
+    let of_step = |event: SiteEvent| match event.detail {
+        Detail::Step(step) => (event.detail_type, step),
+        Detail::Sweep(sweep) => panic!("no sweep was told of: {sweep:?}"),
+    };
+    events.into_iter().map(of_step).collect()
+}
+
 fn ids<'a>(changes: impl IntoIterator<Item = &'a NodeChange>) -> Vec<String> {
-    let events = changes
-        .into_iter()
-        .flat_map(|change| change.events(&cluster(), None));
-    events.map(|event| event.detail.id).collect()
+    let events = changes.into_iter().flat_map(published);
+    events.map(|(_, detail)| detail.id).collect()
 }
 
 proptest! {
@@ -111,14 +122,14 @@ proptest! {
     #[test]
     fn each_step_is_published_once(events in prop::collection::vec(event(), 0..60)) {
         let (changes, steps) = life(&events);
-        let published = ids(&changes);
-        prop_assert_eq!(published.len(), steps.len());
-        let distinct: BTreeSet<&String> = published.iter().collect();
+        let all = ids(&changes);
+        prop_assert_eq!(all.len(), steps.len());
+        let distinct: BTreeSet<&String> = all.iter().collect();
         prop_assert_eq!(distinct.len(), steps.len());
-        for (event, step) in changes.iter().flat_map(|c| c.events(&cluster(), None)).zip(&steps) {
-            prop_assert_eq!(event.detail.what, step.what);
-            prop_assert_eq!(&event.detail.reason, &step.reason);
-            prop_assert_eq!(&event.detail.instance_id, &step.instance);
+        for ((_, detail), step) in changes.iter().flat_map(published).zip(&steps) {
+            prop_assert_eq!(detail.what, step.what);
+            prop_assert_eq!(&detail.reason, &step.reason);
+            prop_assert_eq!(&detail.instance_id, &step.instance);
         }
     }
 
@@ -150,7 +161,7 @@ fn each_kind_of_step_has_its_detail_type() {
         Failed, Gone, Joined, Launched, Leaving, NotLaunched, NotTaken, Recovered, Refused,
         Requeued, Resumed, Suspended, Told, Unwanted,
     };
-    let published = |what: StepKind, reason: Option<&str>| {
+    let type_of = |what: StepKind, reason: Option<&str>| {
         let step = Step {
             at_ms: 7,
             generation: generation(1),
@@ -166,45 +177,83 @@ fn each_kind_of_step_has_its_detail_type() {
             before: None,
             after,
         };
-        let [event] = &change.events(&cluster(), None)[..] else {
+        let [(detail_type, detail)] = &published(&change)[..] else {
             panic!("one step is one event");
         };
         assert_eq!(
-            event.detail.id,
+            detail.id,
             format!(
                 "lab/cloud-0/1/7/{}",
                 serde_json::to_value(what).unwrap().as_str().unwrap()
             )
         );
-        event.detail_type
+        *detail_type
     };
     for what in [Resumed, Launched, Told, NotTaken, Joined, Suspended] {
-        assert_eq!(
-            published(what, None),
-            DetailType::NodeStateChange,
-            "{what:?}"
-        );
+        assert_eq!(type_of(what, None), DetailType::NodeStateChange, "{what:?}");
     }
-    assert_eq!(
-        published(Leaving, Some("soon")),
-        DetailType::NodeStateChange
-    );
+    assert_eq!(type_of(Leaving, Some("soon")), DetailType::NodeStateChange);
     for what in [Refused, NotLaunched, Failed, Gone] {
         assert_eq!(
-            published(what, Some("why")),
+            type_of(what, Some("why")),
             DetailType::NodeFailure,
             "{what:?}"
         );
     }
     assert_eq!(
-        published(Launched, Some("spot was exhausted")),
+        type_of(Launched, Some("spot was exhausted")),
         DetailType::Fallback
     );
     for what in [Requeued, Unwanted, Recovered] {
-        assert_eq!(
-            published(what, Some("why")),
-            DetailType::Healing,
-            "{what:?}"
-        );
+        assert_eq!(type_of(what, Some("why")), DetailType::Healing, "{what:?}");
     }
+}
+
+/// What heals a node is a step of the node's, and published as that.
+#[test]
+fn a_sweep_tells_of_what_is_no_step_of_a_node() {
+    let finding = |what, heal| Finding {
+        what,
+        node: (what == FindingKind::Untold).then(node),
+        instance: (what == FindingKind::Orphan).then(|| instance(7)),
+        reason: format!("{what:?}"),
+        heal,
+    };
+    let launch = launch(3);
+    let report = SweepReport {
+        at_ms: 90,
+        dry_run: false,
+        instances: 1,
+        nodes: 1,
+        slurm_age_ms: None,
+        findings: vec![
+            finding(FindingKind::Orphan, Some(Heal::End)),
+            finding(FindingKind::InstanceGone, Some(Heal::Fail)),
+            finding(FindingKind::Held, None),
+            finding(FindingKind::Untold, Some(Heal::TellAgain { attempt: 2 })),
+            finding(
+                FindingKind::Stalled,
+                Some(Heal::GoOn {
+                    launch: launch.clone(),
+                }),
+            ),
+        ],
+        found: 5,
+        stopped: None,
+    };
+    let events = Change::Sweep(report).events(&cluster(), None);
+    let said: Vec<serde_json::Value> = events
+        .iter()
+        .inspect(|event| assert_eq!(event.detail_type, DetailType::Healing))
+        .map(|event| serde_json::to_value(&event.detail).unwrap())
+        .collect();
+    let expected = serde_json::json!([
+        {"version": 1, "id": "lab/sweep/90/0", "cluster": "lab", "what": "orphan", "instance_id": instance(7),
+         "reason": "Orphan", "at_ms": 90},
+        {"version": 1, "id": "lab/sweep/90/3", "cluster": "lab", "what": "untold", "node": "cloud-0",
+         "reason": "Untold", "at_ms": 90},
+        {"version": 1, "id": "lab/sweep/90/4", "cluster": "lab", "what": "stalled",
+         "request_id": launch.request_id, "reason": "Stalled", "at_ms": 90},
+    ]);
+    assert_eq!(serde_json::Value::Array(said), expected);
 }

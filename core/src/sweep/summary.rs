@@ -10,7 +10,7 @@ pub const LAST_REPORT: &str = "last";
 /// How many findings a report lists: a report is one item of the table, and a person reads it.
 pub const MAX_LISTED: usize = 500;
 
-/// What a sweep saw and did, for whoever asked.
+/// What a sweep saw and set out to do, for whoever asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SweepReport {
     /// When it looked, Unix milliseconds.

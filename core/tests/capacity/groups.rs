@@ -48,8 +48,14 @@ fn many_at_once_protect_too_and_never_overflow() {
     let cpu = group("cpu");
     let mut capacity = Capacity::default();
     assert!(!capacity.did_not_join(&cpu, PROTECT_AFTER - 1, REASON, NOW_MS));
+    assert_eq!(capacity.protected_count(), 0);
     assert!(capacity.did_not_join(&cpu, u32::MAX, REASON, NOW_MS));
     assert!(!capacity.did_not_join(&cpu, u32::MAX, REASON, NOW_MS));
+    assert_eq!(capacity.protected_count(), 1);
+    assert!(capacity.did_not_join(&group("gpu"), PROTECT_AFTER, REASON, NOW_MS));
+    assert_eq!(capacity.protected_count(), 2);
+    assert!(capacity.joined(&cpu));
+    assert_eq!(capacity.protected_count(), 1);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Pools that EC2 has nothing in: for how long they rest, what rests with them, and what opens them again.
 
 use proptest::prelude::*;
-use spillway_core::capacity::{Capacity, FIRST_REST_MS, LONGEST_REST_MS, Reach, Scope};
+use spillway_core::capacity::{Capacity, FIRST_REST_MS, LONGEST_REST_MS, Pool, Reach, Scope};
 use spillway_core::config::CapacityKind::{self, OnDemand, Reserved, Spot};
 use spillway_core::config::OnDemandAllocation;
 use spillway_core::plan::{Candidate, Recipe};
@@ -85,6 +85,22 @@ fn each_shortage_in_a_row_rests_twice_as_long_up_to_half_an_hour() {
         (FIRST_REST_MS, LONGEST_REST_MS),
         (3 * MINUTE_MS, 30 * MINUTE_MS)
     );
+}
+
+/// Whatever subnet it is in: EC2 says of an instance only its type and zone.
+#[test]
+fn a_pool_that_instances_are_taken_back_from_rests_and_no_other() {
+    let (taken, other) = (candidate("c7i.large", "a"), candidate("c7i.large", "b"));
+    let mut capacity = Capacity::default();
+    let pool = Pool {
+        capacity: Spot,
+        instance_type: taken.instance_type.clone(),
+        zone: taken.zone.clone(),
+    };
+    capacity.close_pool(&pool, "SpotInterruption", FIRST_REST_MS, NOW_MS);
+    assert_eq!(rests(&capacity, &taken, NOW_MS), Some(3));
+    assert_eq!(rests(&capacity, &other, NOW_MS), None);
+    assert_eq!(capacity.closed(OnDemand, &taken, NOW_MS), None);
 }
 
 #[test]

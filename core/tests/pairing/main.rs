@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 
 use proptest::prelude::*;
+use spillway_core::envelope::JobNote;
 use spillway_core::name::{Generation, InstanceId, NodeName, RequestId, Signal};
 use spillway_core::pairing::{
     DueAction, Event, LaunchKey, MAX_HISTORY, Pairing, PairingState, RECOVER_AGAIN_MS, StepKind,
@@ -60,6 +61,19 @@ fn launched(by: u64, id: u64) -> Event {
         instance: instance(id),
         address: address(1),
         note: None,
+    }
+}
+
+fn second_choice(by: u64, id: u64) -> Event {
+    let note = JobNote {
+        jobs: Vec::new(),
+        text: "spillway: cloud-1: launched 1 on-demand".to_owned(),
+    };
+    Event::Launched {
+        launch: launch(by),
+        instance: instance(id),
+        address: address(1),
+        note: Some(note),
     }
 }
 
@@ -167,6 +181,7 @@ fn answers() -> Vec<(&'static str, Event, u64)> {
     vec![
         at("its launch brings an instance", launched(5, 1)),
         at("its launch brings another instance", launched(5, 2)),
+        at("its launch brings the second choice", second_choice(5, 1)),
         at("an older launch brings an instance", launched(3, 2)),
         at("its launch gives up", not_launched(5, &reason())),
         at("an older launch gives up", not_launched(3, &reason())),
@@ -299,8 +314,8 @@ fn findings() -> Vec<(&'static str, Event, u64)> {
     ]
 }
 
-/// One line: the verdict, the state after, and what follows.
-fn line(transition: &Transition) -> String {
+/// One line: the verdict, the state after, what follows, and what is remembered.
+fn line(before: &Pairing, transition: &Transition) -> String {
     let Transition {
         verdict,
         next,
@@ -362,6 +377,16 @@ fn line(transition: &Transition) -> String {
     {
         write!(text, ", {effect} …{}", tail(instance)).expect("writing to a string");
     }
+    if next.history != before.history {
+        let step = next.history.last().expect("a step was added");
+        write!(text, "; {}", step.what.as_str()).expect("writing to a string");
+        if let Some(instance) = &step.instance {
+            write!(text, " …{}", tail(instance)).expect("writing to a string");
+        }
+        if let Some(reason) = &step.reason {
+            write!(text, " {reason:?}").expect("writing to a string");
+        }
+    }
     text
 }
 
@@ -378,8 +403,12 @@ fn table() {
     for (state, pairing) in states() {
         writeln!(text, "{state}").expect("writing to a string");
         for (name, event, now_ms) in requests().into_iter().chain(answers()).chain(findings()) {
-            writeln!(text, "  {name:<48} {}", line(&pairing.on(&event, now_ms)))
-                .expect("writing to a string");
+            writeln!(
+                text,
+                "  {name:<48} {}",
+                line(&pairing, &pairing.on(&event, now_ms))
+            )
+            .expect("writing to a string");
         }
         text.push('\n');
     }

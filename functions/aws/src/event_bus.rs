@@ -82,7 +82,7 @@ impl EventBus for EventBridgeBus {
 }
 
 fn entry(bus: &str, event: &SiteEvent, detail: String) -> PutEventsRequestEntry {
-    let at_ms = i64::try_from(event.detail.at_ms).unwrap_or(i64::MAX);
+    let at_ms = i64::try_from(event.detail.at_ms()).unwrap_or(i64::MAX);
     PutEventsRequestEntry::builder()
         .event_bus_name(bus)
         .source(SOURCE)
@@ -120,7 +120,7 @@ fn refusal(code: &str, message: &str) -> Fault {
 mod tests {
     use spillway_core::name::{ClusterName, Generation, NodeName};
     use spillway_core::pairing::{Step, StepKind};
-    use spillway_core::site_event::{NodeChange, NodeImage, NodeState};
+    use spillway_core::site_event::{Change, NodeChange, NodeImage, NodeState};
 
     use super::*;
 
@@ -140,10 +140,10 @@ mod tests {
             request_id: None,
             history: vec![step],
         };
-        let change = NodeChange {
+        let change = Change::Node(NodeChange {
             before: None,
             after,
-        };
+        });
         let events = change.events(&ClusterName::new("lab").unwrap(), None);
         let entry = entry("lab-events", &events[0], "{}".to_owned());
         assert_eq!(entry.time, Some(DateTime::from_millis(1_790_000_000_100)));

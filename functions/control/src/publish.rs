@@ -1,7 +1,7 @@
-//! Publishing what happens to nodes, for the site: the events of changes of their items.
+//! Publishing what happens, for the site: the events of changes of the table's items.
 
 use spillway_core::name::ClusterName;
-use spillway_core::site_event::{NodeChange, SiteEvent};
+use spillway_core::site_event::{Change, SiteEvent};
 use tracing::warn;
 
 use crate::fault::Fault;
@@ -30,18 +30,25 @@ pub async fn publish<T: Table, B: EventBus, C: Clock>(
     table: &T,
     bus: &B,
     clock: &C,
-    changes: &[NodeChange],
+    changes: &[Change],
 ) -> Result<Published, Fault> {
     let mut tally = Tally::default();
-    let is_news = |change: &NodeChange| !change.events(cluster, None).is_empty();
+    let is_news = |change: &Change| !change.events(cluster, None).is_empty();
     if !changes.iter().any(is_news) {
         return Ok(Published {
             tally,
             failed: None,
         });
     }
-    // Which group a node is in is the policy's to say.
-    let policy = table.policy().await?;
+    // Which group a node is in is the policy's to say, if it can be read: an event is worth more than its node's group.
+    let policy = match table.policy().await {
+        Ok(policy) => policy,
+        Err(fault) if fault.is_passing() => return Err(fault),
+        Err(fault) => {
+            warn!(%fault, "the policy cannot be read; the events lack node groups");
+            None
+        }
+    };
     let events = changes.iter().enumerate().flat_map(|(place, change)| {
         let events = change.events(cluster, policy.as_ref());
         events.into_iter().map(move |event| (place, event))
@@ -70,7 +77,7 @@ async fn offer<B: EventBus, C: Clock>(
         (events, refused) = (Vec::new(), Vec::new());
         for ((place, event), answer) in places.into_iter().zip(offered).zip(answers) {
             if let Err(fault) = answer {
-                warn!(id = event.detail.id, %fault, "the bus did not take an event");
+                warn!(id = event.detail.id(), %fault, "the bus did not take an event");
                 events.push((place, event));
                 refused.push((place, fault));
             }

@@ -57,7 +57,7 @@ impl Shared for SweepRecord {
     const KIND: &'static str = "sweep";
 }
 
-/// By the name that whoever asked gave it; the last one also under [`crate::sweep::LAST_REPORT`].
+/// By the name that whoever asked gave it; the last one under [`crate::sweep::LAST_REPORT`].
 impl Shared for Option<SweepReport> {
     const KIND: &'static str = "sweep-report";
     const EXPIRES: bool = true;

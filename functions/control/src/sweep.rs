@@ -61,7 +61,11 @@ pub async fn sweep<T: Table, Q: Queues, C: Clock>(
     let marks = swept.as_ref().ok().map(|(plan, _)| plan.marks.clone());
     give_back(control, marks.filter(|_| !order.dry_run), order.whole).await?;
     let (_, report) = swept?;
-    store(control, &order, report).await?;
+    let asked = order.report_id.as_deref();
+    let is_name = |id: &&str| (1..=MAX_REPORT_ID_CHARS).contains(&id.chars().count());
+    if let Some(name) = asked.filter(is_name) {
+        keep(control, name, &report).await?;
+    }
     Ok(tally)
 }
 
@@ -90,10 +94,6 @@ async fn turn<T: Table, Q: Queues, C: Clock>(
     // Each minute anew, so that the alarm lasts as long as the protection.
     let capacity = control.table.shared::<Capacity>(ONLY).await?.record;
     tally.add(tally::GROUPS_PROTECTED, capacity.protected_count());
-    if !order.dry_run {
-        tally.add(tally::SWEEPS_STOPPED, usize::from(plan.stopped.is_some()));
-        execute::execute(control, ec2, &seen, &plan, budget, tally).await?;
-    }
     let slurm_age_ms = seen.slurm_observed_ms;
     let report = SweepReport {
         at_ms: seen.snapshot.now_ms,
@@ -105,6 +105,12 @@ async fn turn<T: Table, Q: Queues, C: Clock>(
         found: plan.findings.len(),
         stopped: plan.stopped.clone(),
     };
+    if !order.dry_run {
+        tally.add(tally::SWEEPS_STOPPED, usize::from(plan.stopped.is_some()));
+        // First: what is healed is not found again, and the site is told of it by the report (`publish`).
+        keep(control, LAST_REPORT, &report).await?;
+        execute::execute(control, ec2, &seen, &plan, budget, tally).await?;
+    }
     Ok((plan, report))
 }
 
@@ -163,20 +169,12 @@ async fn give_back<T: Table, Q: Queues, C: Clock>(
     .await
 }
 
-/// Keeps the report for whoever asked, and as the last one.
-async fn store<T: Table, Q: Queues, C: Clock>(
+/// Keeps the report under a name.
+async fn keep<T: Table, Q: Queues, C: Clock>(
     control: &Control<T, Q, C>,
-    order: &SweepOrder,
-    report: SweepReport,
+    name: &str,
+    report: &SweepReport,
 ) -> Result<(), Fault> {
-    let asked = order.report_id.as_deref();
-    let asked = asked.filter(|id| (1..=MAX_REPORT_ID_CHARS).contains(&id.chars().count()));
-    let names = asked
-        .into_iter()
-        .chain((!order.dry_run).then_some(LAST_REPORT));
-    for name in names {
-        let put = |kept: &mut Option<SweepReport>, _| *kept = Some(report.clone());
-        change(control, name, put).await?;
-    }
-    Ok(())
+    let put = |kept: &mut Option<SweepReport>, _| *kept = Some(report.clone());
+    change(control, name, put).await
 }

@@ -2,24 +2,27 @@
 
 use aws_lambda_events::dynamodb::{Event, EventRecord};
 use aws_lambda_events::streams::{DynamoDbBatchItemFailure, DynamoDbEventResponse};
+use serde_dynamo::{AttributeValue, Item};
 use spillway_control::fault::Fault;
 use spillway_control::ports::Clock;
 use spillway_control::publish::Published;
+use spillway_control::shared::Shared;
 use spillway_control::tally::{RECORDS_FAILED, Tally};
-use spillway_core::site_event::{NodeChange, NodeImage};
+use spillway_core::site_event::{Change, NodeChange, NodeImage};
+use spillway_core::sweep::{LAST_REPORT, SweepReport};
 use tracing::{Instrument, error, info_span};
 
 use crate::batch::{Invocation, caught};
 use crate::clock::SystemClock;
 use crate::metrics;
 
-/// Hands the changes of nodes' items in a batch to `work`, all together. From the first one on that it could not
+/// Hands the changes of a batch that are news to `work`, all together. From the first one on that it could not
 /// publish the batch is delivered again; the mapping bounds how often. A change that cannot be read is logged and passed
 /// over: it would hold up those behind it.
 pub async fn handle(
     invocation: &Invocation<'_>,
     event: Event,
-    work: impl AsyncFn(Vec<NodeChange>) -> Result<Published, Fault>,
+    work: impl AsyncFn(Vec<Change>) -> Result<Published, Fault>,
 ) -> DynamoDbEventResponse {
     let (mut changes, mut places) = (Vec::new(), Vec::new());
     let mut unreadable = 0;
@@ -49,7 +52,9 @@ pub async fn handle(
         Ok(Err(fault)) => (Tally::default(), Some((0, fault.to_string()))),
         Err(panic) => (Tally::default(), Some((0, panic))),
     };
-    tally.add(RECORDS_FAILED, unreadable);
+    if unreadable > 0 {
+        tally.add(RECORDS_FAILED, unreadable);
+    }
     let mut response = DynamoDbEventResponse::default();
     if let Some((place, reason)) = failed {
         let first = places.get(place).cloned().flatten();
@@ -67,21 +72,31 @@ pub async fn handle(
     response
 }
 
-/// The change, unless the item was deleted.
-fn read(record: EventRecord) -> Result<Option<NodeChange>, String> {
-    if record.change.new_image.is_empty() {
+/// The change, unless the item was deleted or is a sweep's report that only its asker looks at.
+fn read(record: EventRecord) -> Result<Option<Change>, String> {
+    let (old, new) = (record.change.old_image, record.change.new_image);
+    if new.is_empty() {
         return Ok(None);
     }
-    let image = |item| -> Result<NodeImage, String> {
-        serde_dynamo::from_item(item).map_err(|error| error.to_string())
-    };
-    let before = if record.change.old_image.is_empty() {
-        None
-    } else {
-        Some(image(record.change.old_image)?)
-    };
-    Ok(Some(NodeChange {
-        before,
-        after: image(record.change.new_image)?,
-    }))
+    if text(&new, "kind") == Some(<Option<SweepReport>>::KIND) {
+        let is_last = text(&new, "pk").and_then(|key| key.rsplit('#').next()) == Some(LAST_REPORT);
+        let report = text(&new, "record").ok_or("it has no record")?;
+        let report: Option<SweepReport> =
+            serde_json::from_str(report).map_err(|error| error.to_string())?;
+        return Ok(report.filter(|_| is_last).map(Change::Sweep));
+    }
+    let before = (!old.is_empty()).then(|| image(old)).transpose()?;
+    let after = image(new)?;
+    Ok(Some(Change::Node(NodeChange { before, after })))
+}
+
+fn text<'a>(item: &'a Item, attribute: &str) -> Option<&'a str> {
+    match item.get(attribute)? {
+        AttributeValue::S(text) => Some(text),
+        _ => None,
+    }
+}
+
+fn image(item: Item) -> Result<NodeImage, String> {
+    serde_dynamo::from_item(item).map_err(|error| error.to_string())
 }

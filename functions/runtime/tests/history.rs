@@ -7,7 +7,7 @@ use spillway_control::fault::{Fault, FaultKind};
 use spillway_control::publish::Published;
 use spillway_control::tally::Tally;
 use spillway_core::name::ClusterName;
-use spillway_core::site_event::NodeChange;
+use spillway_core::site_event::{Change, Detail};
 use spillway_runtime::{Invocation, handle_history};
 
 fn sample(name: &str) -> Event {
@@ -40,16 +40,16 @@ async fn run(
         ends_ms: u64::MAX,
     };
     let seen = std::sync::Mutex::new(Vec::new());
-    let work = async |changes: Vec<NodeChange>| {
+    let work = async |changes: Vec<Change>| {
         let events = changes
             .iter()
             .flat_map(|change| change.events(&cluster, None));
         let said = events.map(|event| {
-            let detail = event.detail;
-            (
-                format!("{} {}", detail.node, detail.what.as_str()),
-                event.detail_type.as_str(),
-            )
+            let what = match event.detail {
+                Detail::Step(step) => format!("{} {}", step.node, step.what.as_str()),
+                Detail::Sweep(found) => format!("{:?}: {}", found.what, found.reason),
+            };
+            (what, event.detail_type.as_str())
         });
         seen.lock().unwrap().extend(said);
         let failed = answer()?.map(|place| (place, throttled()));
@@ -79,6 +79,15 @@ async fn each_new_step_is_an_event() {
         said("burst-2 launched", "Spillway Fallback"),
     ];
     assert_eq!(events, expected);
+    assert!(again.is_empty(), "{again:?}");
+}
+
+/// The same report under the name that an operator asked for tells nothing new.
+#[tokio::test]
+async fn what_the_last_sweep_healed_is_an_event() {
+    let (events, again) = run("sweep.json", || Ok(None)).await;
+    let orphan = "Orphan: nothing owns i-0123456789abcdef0";
+    assert_eq!(events, [said(orphan, "Spillway Healing")]);
     assert!(again.is_empty(), "{again:?}");
 }
 

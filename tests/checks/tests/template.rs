@@ -107,12 +107,21 @@ fn the_stream_mappings_give_up_in_the_end() -> Result<()> {
         .collect();
     let readers: Vec<_> = streams.iter().map(|(id, _)| *id).collect();
     assert_eq!(readers, ["CallbackFunction", "PublishFunction"]);
-    for ((id, event), (attempts, age_seconds, queue)) in streams.into_iter().zip([
-        (100, 600, "CallbackFailuresQueue"),
-        (1000, 3600, "PublishFailuresQueue"),
-    ]) {
+    let expected = [
+        ("LATEST", 100, 600, "CallbackFailuresQueue", json!(["node"])),
+        (
+            "TRIM_HORIZON",
+            1000,
+            3600,
+            "PublishFailuresQueue",
+            json!(["node", "sweep-report"]),
+        ),
+    ];
+    for ((id, event), (from, attempts, age_seconds, queue, kinds)) in
+        streams.into_iter().zip(expected)
+    {
         let properties = &event["Properties"];
-        assert_eq!(properties["StartingPosition"], "LATEST", "{id}");
+        assert_eq!(properties["StartingPosition"], from, "{id}");
         assert_eq!(properties["BisectBatchOnFunctionError"], true, "{id}");
         // The age is the bound.
         assert_eq!(properties["MaximumRetryAttempts"], attempts, "{id}");
@@ -128,7 +137,7 @@ fn the_stream_mappings_give_up_in_the_end() -> Result<()> {
         let pattern: Value = serde_json::from_str(pattern)?;
         assert_eq!(
             pattern,
-            json!({"dynamodb": {"NewImage": {"kind": {"S": ["node"]}}}}),
+            json!({"dynamodb": {"NewImage": {"kind": {"S": kinds}}}}),
             "{id}"
         );
     }

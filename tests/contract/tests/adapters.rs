@@ -16,6 +16,7 @@ use spillway_control::record::{NodeStatesRecord, RequestRecord};
 use spillway_control::shared::ONLY;
 use spillway_core::message::{NodesInState, ResumeRequest};
 use spillway_core::name::RequestId;
+use spillway_core::site_event::Detail;
 use spillway_core::usage::Usage;
 use spillway_lab::faults::{Action, Fault};
 
@@ -372,7 +373,10 @@ async fn large_events_go_in_calls_of_their_own() {
     let bus = EmulatedBus::start(&place).await;
     let mut events = events::events(3);
     for event in &mut events {
-        event.detail.reason = Some("x".repeat(100 * 1024));
+        let Detail::Step(detail) = &mut event.detail else {
+            panic!("they are of nodes");
+        };
+        detail.reason = Some("x".repeat(100 * 1024));
     }
     let answers = bus.publish(&events).await;
     assert!(answers.len() == 3 && answers.iter().all(Result::is_ok));

@@ -6,7 +6,7 @@ use spillway_contract::suites::events::change;
 use spillway_control::publish::publish;
 use spillway_control::tally::{EVENTS_PUBLISHED, Tally};
 use spillway_core::name::ClusterName;
-use spillway_core::site_event::NodeChange;
+use spillway_core::site_event::{Change, Detail, NodeChange};
 use spillway_world::sim::{Port, calm};
 use spillway_world::site_bus::MemoryBus;
 
@@ -14,7 +14,7 @@ fn cluster() -> ClusterName {
     ClusterName::new("sim").unwrap()
 }
 
-fn changes(count: u32) -> Vec<NodeChange> {
+fn changes(count: u32) -> Vec<Change> {
     (0..count).map(|number| change(number, number)).collect()
 }
 
@@ -28,7 +28,10 @@ fn published(count: usize) -> Tally {
 fn taken(bus: &MemoryBus) -> BTreeMap<String, usize> {
     let mut taken = BTreeMap::new();
     for event in bus.taken() {
-        *taken.entry(event.detail.node.to_string()).or_default() += 1;
+        let Detail::Step(detail) = event.detail else {
+            panic!("no sweep is in these changes: {event:?}");
+        };
+        *taken.entry(detail.node.to_string()).or_default() += 1;
     }
     taken
 }
@@ -74,11 +77,13 @@ fn the_first_change_that_the_bus_never_takes_is_named() {
 fn a_change_without_a_step_asks_for_nothing() {
     calm(|port: Port| async move {
         let bus = MemoryBus::default();
-        let before = change(1, 1).after;
-        let change = NodeChange {
-            before: Some(before.clone()),
-            after: before,
+        let Change::Node(NodeChange { after, .. }) = change(1, 1) else {
+            panic!("it is a node's");
         };
+        let change = Change::Node(NodeChange {
+            before: Some(after.clone()),
+            after,
+        });
         let done = publish(&cluster(), &port, &bus, &port, &[change])
             .await
             .unwrap();

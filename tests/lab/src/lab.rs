@@ -231,11 +231,10 @@ impl Lab {
     /// Copies the logs that would go with the lab into `directory`.
     pub fn keep_logs(&self, directory: &Path) -> anyhow::Result<()> {
         std::fs::create_dir_all(directory).context("make a directory for the logs")?;
-        let logs = self
-            .client_logs()
-            .into_iter()
-            .map(|(_, path)| path)
-            .chain([self.head.slurmctld_log()]);
+        let logs = self.client_logs().into_iter().map(|(_, path)| path).chain([
+            self.head.slurmctld_log(),
+            self.cloud.emulator.log().to_owned(),
+        ]);
         for log in logs.filter(|log| log.exists()) {
             let name = log.file_name().context("a log has a name")?;
             std::fs::copy(&log, directory.join(name))

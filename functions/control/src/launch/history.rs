@@ -17,6 +17,8 @@ pub(super) struct History {
     pub instances: BTreeSet<InstanceId>,
     /// By which capacity kind each.
     kinds: BTreeMap<InstanceId, CapacityKind>,
+    /// Those that were asked for when EC2 had said already that it had not enough of something.
+    second: BTreeSet<InstanceId>,
     /// Why not more: capacity kind and code, and EC2's words for it.
     shortages: Vec<(String, String)>,
     /// Number of the next attempt.
@@ -25,6 +27,8 @@ pub(super) struct History {
     pub next_round: usize,
     /// EC2 refused a call for good: no other will fare better.
     pub refused: bool,
+    /// EC2 had not enough of something.
+    is_short: bool,
     /// The last attempt was throttled: wait before the next.
     pub throttled: bool,
 }
@@ -35,10 +39,12 @@ impl Default for History {
         Self {
             instances: BTreeSet::new(),
             kinds: BTreeMap::new(),
+            second: BTreeSet::new(),
             shortages: Vec::new(),
             next_attempt: 1,
             next_round: 0,
             refused: false,
+            is_short: false,
             throttled: false,
         }
     }
@@ -58,6 +64,9 @@ impl History {
         let kind = record.call.recipe.capacity;
         let of_kind = instances.iter().map(|id| (id.clone(), kind));
         self.kinds.extend(of_kind);
+        if self.is_short {
+            self.second.extend(instances.iter().cloned());
+        }
         let capacity = kind.as_str();
         for Fault { code, message, .. } in shortages.iter().map(|shortage| &shortage.fault) {
             let code = format!("{capacity}: {code}");
@@ -73,6 +82,7 @@ impl History {
             )
         };
         let mut faults = shortages.iter().map(|shortage| &shortage.fault);
+        self.is_short |= faults.clone().any(|fault| !fault.is_passing());
         let is_complete = instances.len() >= record.call.count as usize;
         self.throttled = !is_complete && faults.clone().any(is_passing);
         let is_over = !is_complete && !self.throttled;
@@ -101,14 +111,11 @@ impl History {
         Some(format!("{}: {}", codes.join("; "), words.join("; ")))
     }
 
-    /// Such as `3 spot and 2 on-demand`.
-    pub fn launched(&self) -> String {
-        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        for kind in self.kinds.values() {
-            *counts.entry(kind.as_str()).or_default() += 1;
-        }
-        let counts = counts.iter().map(|(kind, count)| format!("{count} {kind}"));
-        counts.collect::<Vec<_>>().join(" and ")
+    /// By what capacity kind an instance was launched, if that is not what its node was to have first: it is of another
+    /// kind than `first`, or of what was left when EC2 had not enough.
+    pub fn fallback(&self, id: &InstanceId, first: CapacityKind) -> Option<CapacityKind> {
+        let kind = *self.kinds.get(id)?;
+        (kind != first || self.second.contains(id)).then_some(kind)
     }
 
     /// Where an instance was launched; none if no attempt's answer names it.

@@ -1,12 +1,14 @@
 //! What jobs are told of their nodes, in their AdminComment.
 
+use std::collections::BTreeMap;
+
+use spillway_core::config::CapacityKind;
 use spillway_core::envelope::{JobNote, MAX_NOTE_JOBS, MAX_REASON_CHARS};
 use spillway_core::hostlist;
 use spillway_core::message::ResumeRequest;
 use spillway_core::name::{JobId, NodeName};
 use spillway_core::plan::Chunk;
 
-use super::history::History;
 use crate::names::distinct;
 
 /// On one line, of bounded length.
@@ -34,12 +36,27 @@ pub(super) fn of_request(
     note(jobs, nodes, reason)
 }
 
-/// For the jobs of `nodes`: by what capacity they were launched, where the first choice had not enough.
-pub(super) fn of_launch(chunk: &Chunk, nodes: &[NodeName], history: &History) -> Option<JobNote> {
-    let shortages = history.shortages()?;
-    let text = format!("launched {}, for {shortages}", history.launched());
+/// For the jobs of nodes that did not get what they were to have first: by what capacity kind each was launched, and
+/// why.
+pub(super) fn of_fallback(
+    chunk: &Chunk,
+    fallbacks: &BTreeMap<NodeName, CapacityKind>,
+    why: &str,
+) -> Option<JobNote> {
+    let nodes: Vec<NodeName> = fallbacks.keys().cloned().collect();
+    let text = format!("launched {}, for {why}", counts(fallbacks.values()));
     let jobs = chunk.jobs.iter().map(|job| (&job.job_id, &*job.nodes));
-    note(jobs, nodes, &text)
+    note(jobs, &nodes, &text)
+}
+
+/// Such as `3 spot and 2 on-demand`.
+fn counts<'a>(kinds: impl Iterator<Item = &'a CapacityKind>) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for kind in kinds {
+        *counts.entry(kind.as_str()).or_default() += 1;
+    }
+    let counts = counts.iter().map(|(kind, count)| format!("{count} {kind}"));
+    counts.collect::<Vec<_>>().join(" and ")
 }
 
 fn note<'a>(

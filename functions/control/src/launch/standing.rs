@@ -2,6 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use spillway_core::capacity::Capacity;
+use spillway_core::config::CapacityKind;
+use spillway_core::envelope::JobNote;
 use spillway_core::name::{InstanceId, NodeName};
 use spillway_core::pairing::{Event, PairingState};
 use spillway_core::usage::Owner;
@@ -15,6 +18,7 @@ use crate::health;
 use crate::pairings::{Applied, Source, apply_of, ask_termination};
 use crate::ports::{Clock, Ec2, InstanceSeen, Queues, Table};
 use crate::record::InstanceRecord;
+use crate::shared::ONLY;
 use crate::tally::Tally;
 
 /// How often addresses are looked for within one invocation before a timer takes over.
@@ -153,18 +157,20 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
         // Who will be served once all have their addresses; of them, who can be now.
         let meant = self.units.share(wanted, free.count).into_iter().collect();
         let now = self.units.share(&meant, free.ready.len());
-        let note = note::of_launch(self.chunk, &now, history);
-        let events = now.iter().zip(&free.ready).filter_map(|(node, instance)| {
+        let instances: BTreeMap<&NodeName, &InstanceSeen> =
+            now.iter().zip(free.ready.iter().copied()).collect();
+        let fallbacks = self.fallbacks(&instances, history);
+        let note = self.note(&fallbacks, history).await?;
+        let events = instances.iter().filter_map(|(node, instance)| {
+            let note = note.as_ref().filter(|_| fallbacks.contains_key(*node));
             let event = Event::Launched {
                 launch: self.launch.clone(),
                 instance: instance.instance_id.clone(),
                 address: instance.address?,
-                note: note.clone(),
+                note: note.cloned(),
             };
-            Some((node.clone(), event))
+            Some(((*node).clone(), event))
         });
-        let instances: BTreeMap<&NodeName, &InstanceSeen> =
-            now.iter().zip(free.ready.iter().copied()).collect();
         let source = |node: &NodeName| Source {
             origin: Some(self.origin(self.owner(node))),
             pool: instances.get(node).and_then(|seen| history.pool(seen)),
@@ -180,6 +186,46 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
         self.release(&over).await?;
         ask_termination(self.control, over.into_keys().collect()).await?;
         Ok(now.into_iter().collect())
+    }
+
+    /// The nodes that do not get what they were to have first, and of which capacity kind their instances are.
+    fn fallbacks(
+        &self,
+        instances: &BTreeMap<&NodeName, &InstanceSeen>,
+        history: &History,
+    ) -> BTreeMap<NodeName, CapacityKind> {
+        let Some(first) = self.recipes.first().map(|recipe| recipe.capacity) else {
+            return BTreeMap::new();
+        };
+        let fallback = |(node, seen): (&&NodeName, &&InstanceSeen)| {
+            let kind = history.fallback(&seen.instance_id, first)?;
+            Some(((*node).clone(), kind))
+        };
+        instances.iter().filter_map(fallback).collect()
+    }
+
+    /// What their jobs are told.
+    async fn note(
+        &self,
+        fallbacks: &BTreeMap<NodeName, CapacityKind>,
+        history: &History,
+    ) -> Result<Option<JobNote>, LaunchError> {
+        if fallbacks.is_empty() {
+            return Ok(None);
+        }
+        let why = match history.shortages() {
+            Some(why) => why,
+            None => self.first_rests().await?,
+        };
+        Ok(note::of_fallback(self.chunk, fallbacks, &why))
+    }
+
+    /// Why nothing was even asked for by the first recipe.
+    async fn first_rests(&self) -> Result<String, LaunchError> {
+        let capacity = self.control.table.shared::<Capacity>(ONLY).await?.record;
+        let first = &self.recipes[..self.recipes.len().min(1)];
+        let why = capacity.resting(first, self.control.clock.now_ms());
+        Ok(why.unwrap_or_else(|| "the first choice rested".to_owned()))
     }
 
     /// Nodes that wait for an instance of this launch.

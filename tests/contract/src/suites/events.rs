@@ -6,7 +6,7 @@ use serde_json::Value;
 use spillway_control::ports::EventBus;
 use spillway_core::name::{ClusterName, NodeName};
 use spillway_core::pairing::{Step, StepKind};
-use spillway_core::site_event::{NodeChange, NodeImage, NodeState, SOURCE, SiteEvent};
+use spillway_core::site_event::{Change, NodeChange, NodeImage, NodeState, SOURCE, SiteEvent};
 
 use super::promises;
 use crate::sample::{NOW_MS, generation, instance};
@@ -72,7 +72,7 @@ pub fn events(count: u32) -> Vec<SiteEvent> {
 
 /// A change of the record of node `number` that brings one step, and makes it as the `at`th moment.
 #[must_use]
-pub fn change(number: u32, at: u32) -> NodeChange {
+pub fn change(number: u32, at: u32) -> Change {
     let image = |history: Vec<Step>, state| NodeImage {
         node: NodeName::new(format!("burst-{number}")).expect("a name"),
         state,
@@ -86,10 +86,10 @@ pub fn change(number: u32, at: u32) -> NodeChange {
         instance: Some(instance(number)),
         reason: Some("spillway: \"it\" failed, ä".to_owned()),
     };
-    NodeChange {
+    Change::Node(NodeChange {
         before: Some(image(Vec::new(), NodeState::Launched)),
         after: image(vec![step], NodeState::Free),
-    }
+    })
 }
 
 /// What a subscriber has of an event.

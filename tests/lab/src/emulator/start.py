@@ -12,6 +12,9 @@ SQS stamps each message with its sender's unique id: `AIDA…` for a user, `AROA
 account for its root (https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ReceiveMessage.html,
 SenderId). MiniStack 1.5.33 stamps the account's number on all of them, and again when it hands them to a Lambda. (A function's own session has the role's name
 in place of the role's id there, as in the rest of MiniStack.)
+
+An execution environment whose init fails is replaced, and the function's others go on; MiniStack 1.5.33 kills them all,
+those that are at work included.
 """
 
 import contextvars
@@ -21,7 +24,7 @@ import signal
 import threading
 
 from ministack import app
-from ministack.core import iam_actions, iam_evaluator
+from ministack.core import iam_actions, iam_evaluator, lambda_runtime
 from ministack.services import lambda_svc, sqs
 
 IAM_ACTION_OF_BATCH = {
@@ -97,6 +100,20 @@ def with_the_senders(run_batch):
 
 sqs._build_send_sys_attrs = with_the_sender(sqs._build_send_sys_attrs)
 lambda_svc._run_sqs_batch = with_the_senders(lambda_svc._run_sqs_batch)
+
+
+def whose_init_fails_alone(invoke):
+    def run(self, *arguments, **named):
+        try:
+            return invoke(self, *arguments, **named)
+        except RuntimeError as error:
+            payload = {"errorType": "Runtime.ExitError", "errorMessage": str(error)}
+            return {"status": "error", "error": str(error), "error_payload": payload, "cold_start": True, "log": ""}
+
+    return run
+
+
+lambda_runtime.ProvidedWorker.invoke = whose_init_fails_alone(lambda_runtime.ProvidedWorker.invoke)
 
 # With TLS it also listens on port 443 if that looks free, for which two labs that start at once would fight.
 app._port_is_bindable = lambda host, port: False

@@ -3,22 +3,22 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use spillway_lab::emulator::{ACCOUNT, REGION};
 use spillway_lab::lab::Lab;
 use spillway_lab::site::{NODE_GROUP, PARTITION};
 
+use crate::support::bus::{received, subscribe};
 use crate::support::{
     Story, alive, arm, denied, fired, job_is, metric, pause, powered_down, submit,
 };
 
 const JOB_SECONDS: u64 = 120;
 const NODE: &str = "cloud-0";
-const QUEUE: &str = "site";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rule_of_the_site_s_sees_each_step_of_a_node_once() {
     let lab = Story::begin("events_of_a_node", |_| {}).await;
-    let queue = subscribe(&lab).await;
+    let of_the_node = json!({"source": ["spillway"], "detail": {"node": [NODE]}});
+    let queue = subscribe(&lab, &of_the_node).await;
     let mut events = Vec::new();
 
     let job = submit(&lab, NODE, 0).await;
@@ -93,30 +93,6 @@ fn step(event: &Value) -> [Value; 4] {
     .map(Value::clone)
 }
 
-/// A rule of the site's that puts what happens to the node on a queue of the site's. Answers its address.
-async fn subscribe(lab: &Lab) -> String {
-    let root = lab.cloud.emulator.root();
-    let name = json!({"QueueName": QUEUE});
-    let made = root.json("sqs", "AmazonSQS.CreateQueue", &name);
-    let made = made.await.expect("SQS answers");
-    let bus = lab.output("EventBusName").expect("the stack has a bus");
-    let pattern = json!({"source": ["spillway"], "detail": {"node": [NODE]}}).to_string();
-    let rule = json!({"Name": "site", "EventBusName": bus, "EventPattern": pattern});
-    let arn = format!("arn:aws:sqs:{REGION}:{ACCOUNT}:{QUEUE}");
-    let targets = json!({
-        "Rule": "site", "EventBusName": bus, "Targets": [{"Id": "queue", "Arn": arn}],
-    });
-    for (operation, body) in [("PutRule", rule), ("PutTargets", targets)] {
-        let target = format!("AWSEvents.{operation}");
-        let answer = root.json("events", &target, &body);
-        answer.await.expect("EventBridge answers");
-    }
-    made["QueueUrl"]
-        .as_str()
-        .expect("a queue has a URL")
-        .to_owned()
-}
-
 /// Adds what has come to `events`, in the order in which it happened, until this step is among it.
 async fn until_seen(lab: &Lab, queue: &str, events: &mut Vec<Value>, what: &str) {
     for _ in 0..300 {
@@ -128,26 +104,4 @@ async fn until_seen(lab: &Lab, queue: &str, events: &mut Vec<Value>, what: &str)
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     }
     panic!("nothing was said of {what}: {events:#?}");
-}
-
-/// What has come since.
-async fn received(lab: &Lab, queue: &str) -> Vec<Value> {
-    let root = lab.cloud.emulator.root();
-    let mut events = Vec::new();
-    loop {
-        let ask = json!({"QueueUrl": queue, "MaxNumberOfMessages": 10});
-        let answer = root.json("sqs", "AmazonSQS.ReceiveMessage", &ask).await;
-        let answer = answer.expect("SQS answers");
-        let messages = answer["Messages"].as_array().cloned().unwrap_or_default();
-        if messages.is_empty() {
-            return events;
-        }
-        for message in messages {
-            let delete = json!({"QueueUrl": queue, "ReceiptHandle": message["ReceiptHandle"]});
-            let deleted = root.json("sqs", "AmazonSQS.DeleteMessage", &delete).await;
-            deleted.expect("SQS answers");
-            let body = message["Body"].as_str().expect("a message has a body");
-            events.push(serde_json::from_str(body).expect("an event is JSON"));
-        }
-    }
 }

@@ -1,5 +1,6 @@
 //! What the stories share: a lab that keeps its logs when a story fails, waiting, and looking.
 
+pub mod bus;
 pub mod functions;
 
 use std::ops::{Deref, DerefMut};

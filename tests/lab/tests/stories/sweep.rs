@@ -1,5 +1,6 @@
 //! What went wrong and no event told of: the sweep finds it, heals it, and touches nothing else.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -7,6 +8,7 @@ use spillway_lab::faults::Action;
 use spillway_lab::lab::Lab;
 use spillway_world::ec2::{LaunchTemplateData, RunInstances, TagSpecification};
 
+use crate::support::bus::{received, subscribe};
 use crate::support::functions::kill;
 use crate::support::{
     Story, alive, arm, fired, item, job, job_is, log_lines, metric, none_runs, now_ms, pause, put,
@@ -20,6 +22,8 @@ pub const GRACE_SECONDS: u64 = 5;
 async fn what_nobody_owns_is_ended_after_three_sweeps_and_nothing_else_is_touched() {
     let lab = Story::begin("what_nobody_owns", |_| {}).await;
     push_short_grace(&lab).await;
+    let healings = json!({"source": ["spillway"], "detail-type": ["Spillway Healing"]});
+    let site = subscribe(&lab, &healings).await;
     // A job that nothing may disturb.
     let running = submit(&lab, "cloud-0", 300).await;
     job_is(&lab, &running, "RUNNING", 120).await;
@@ -55,6 +59,7 @@ async fn what_nobody_owns_is_ended_after_three_sweeps_and_nothing_else_is_touche
     );
     assert!(!alive(&lab).contains(&behind) && !alive(&lab).contains(&erased));
     assert_eq!(metric(&lab, "sweep", "OrphansEnded").await, 2);
+    told_of_orphans(&lab, &site, [&behind, &erased]).await;
     assert_eq!(job(&lab, &running, "JobState").await, "RUNNING");
     assert_eq!(job(&lab, &running, "Restarts").await, "0");
 
@@ -74,6 +79,29 @@ async fn what_nobody_owns_is_ended_after_three_sweeps_and_nothing_else_is_touche
     lab.head.run("scancel", &all).await.expect("scancel");
     none_runs(&lab).await;
     lab.end().await;
+}
+
+/// The site hears of each orphan that it was ended, and why.
+async fn told_of_orphans(lab: &Lab, site: &str, orphans: [&String; 2]) {
+    let mut told = BTreeMap::new();
+    until("the site is told of the orphans", 30, async || {
+        for event in received(lab, site).await {
+            let detail = &event["detail"];
+            if detail["what"] == "orphan" {
+                let instance = detail["instance_id"].as_str().expect("an instance");
+                told.insert(instance.to_owned(), detail["reason"].clone());
+            }
+        }
+        (told.len() >= orphans.len()).then_some(())
+    })
+    .await;
+    for orphan in orphans {
+        let reason = told.get(orphan).and_then(Value::as_str);
+        assert!(
+            reason.is_some_and(|reason| reason.contains(orphan)),
+            "{told:?}"
+        );
+    }
 }
 
 /// Somebody launches an instance with the cluster's tag, past every function.

@@ -16,6 +16,11 @@ const MOST_SECONDS: u64 = 8;
 /// A node's Reason says why a job ended if it is there within this: longer than an update takes that is told again.
 const SAID_WITHIN: Duration = Duration::from_mins(1);
 
+/// A job whose node is set DOWN ends at once, and is seen to have ended within this.
+const MISSED_WITHIN: Duration = Duration::from_secs(10);
+/// What a note says that tells how the nodes were launched, not why they ended.
+const LAUNCHED: &str = ": launched ";
+
 /// A job that was submitted.
 #[derive(Debug)]
 pub struct Job {
@@ -55,8 +60,10 @@ pub struct SeenNode {
 /// All jobs, in the order in which they were submitted, and the nodes.
 #[derive(Debug, Default)]
 pub struct Jobs {
-    jobs: Vec<Job>,
+    all: Vec<Job>,
     nodes: BTreeMap<String, SeenNode>,
+    /// When the story set which node DOWN, last.
+    set_down: BTreeMap<String, Instant>,
 }
 
 impl Jobs {
@@ -77,7 +84,7 @@ impl Jobs {
         };
         let on = names.unwrap_or_else(|| format!("{count} nodes"));
         diary.note(&format!("job {id} {option} on {on} for {seconds} s"));
-        self.jobs.push(Job {
+        self.all.push(Job {
             id,
             nodes: count,
             is_requeued,
@@ -92,7 +99,7 @@ impl Jobs {
     /// How many nodes the jobs have, or wait for, that have not ended and may run now.
     pub fn busy_nodes(&self) -> usize {
         let open = self
-            .jobs
+            .all
             .iter()
             .filter(|job| !job.has_ended() && !job.is_held());
         open.map(|job| job.nodes).sum()
@@ -100,18 +107,25 @@ impl Jobs {
 
     /// How many jobs there are.
     pub fn count(&self) -> usize {
-        self.jobs.len()
+        self.all.len()
     }
 
     /// Cancels one of the jobs that have not ended: its id. None if none is to be cancelled.
     pub async fn cancel(&mut self, lab: &Lab, rng: &mut fastrand::Rng) -> Option<String> {
-        let open = self.jobs.iter_mut();
+        let open = self.all.iter_mut();
         let mut open: Vec<&mut Job> = open.filter(|job| job.may_be_cancelled()).collect();
         let index = (!open.is_empty()).then(|| rng.usize(..open.len()))?;
         let job = &mut *open[index];
-        lab.head.run("scancel", &[&job.id]).await.ok()?;
+        // What a slow slurmctld does not answer in time it has done all the same, or does yet.
         job.is_cancelled = true;
+        lab.head.run("scancel", &[&job.id]).await.ok()?;
         Some(job.id.clone())
+    }
+
+    /// The story itself sets a node DOWN. The Reason that it gives is gone at once where the node's slurmd registers in the
+    /// same moment (ReturnToService=2).
+    pub fn node_is_set_down(&mut self, name: &str) {
+        self.set_down.insert(name.to_owned(), Instant::now());
     }
 
     /// Asks slurmctld for all jobs and nodes. What it does not answer is as it was.
@@ -124,9 +138,10 @@ impl Jobs {
             return;
         };
         let mut seen: BTreeMap<String, Seen> = text.lines().filter_map(seen_job).collect();
-        for job in &mut self.jobs {
+        for job in &mut self.all {
             let seen = seen.remove(&job.id).unwrap_or_default();
             job.saw(seen, &self.nodes, diary);
+            job.knows_of(&self.set_down);
         }
         self.let_start(lab).await;
     }
@@ -138,7 +153,7 @@ impl Jobs {
             let node = self.nodes.get(name);
             node.is_some_and(|node| node.has("POWERED_DOWN") || node.has("POWERING_DOWN"))
         };
-        for job in &self.jobs {
+        for job in &self.all {
             if job.is_held() && job.had_nodes.iter().all(is_let_go) {
                 let id = format!("JobId={}", job.id);
                 // It may have been cancelled meanwhile.
@@ -155,13 +170,13 @@ impl Jobs {
     /// The jobs that have not ended as they should: id, and what is wrong.
     pub fn troubles(&self) -> Vec<(String, String)> {
         let trouble = |job: &Job| Some((job.id.clone(), job.trouble()?));
-        self.jobs.iter().filter_map(trouble).collect()
+        self.all.iter().filter_map(trouble).collect()
     }
 
     /// How many jobs ended in which state.
     pub fn states(&self) -> BTreeMap<&str, usize> {
         let mut states = BTreeMap::new();
-        for job in &self.jobs {
+        for job in &self.all {
             *states.entry(job.seen.state.as_str()).or_default() += 1;
         }
         states
@@ -207,11 +222,26 @@ impl Job {
                 .had_nodes
                 .iter()
                 .filter_map(|name| nodes.get(name)?.reason.clone());
-            self.why = self
-                .seen
-                .comment
-                .clone()
-                .or_else(|| reasons.into_iter().next());
+            let comment = self.seen.comment.as_deref().unwrap_or_default();
+            let remarks = comment.split(" | ").filter(|remark| {
+                let is_why = !remark.contains(LAUNCHED);
+                is_why && !remark.is_empty() && *remark != "(null)"
+            });
+            self.why = remarks.map(str::to_owned).chain(reasons).next();
+        }
+    }
+
+    /// The story knows why a job ended whose node it has just set DOWN.
+    fn knows_of(&mut self, set_down: &BTreeMap<String, Instant>) {
+        let Some(ended) = self.ended else {
+            return;
+        };
+        let is_just_before =
+            |at: &Instant| *at <= ended && ended.duration_since(*at) < MISSED_WITHIN;
+        let mut nodes = self.had_nodes.iter();
+        let node = nodes.find(|name| set_down.get(*name).is_some_and(is_just_before));
+        if let (None, Some(node)) = (&self.why, node) {
+            self.why = Some(format!("the story has set {node} DOWN"));
         }
     }
 

@@ -31,6 +31,8 @@ const HANG_MS: u64 = 10_000;
 const REFUSALS: u64 = 4;
 /// So many answers to functions are lost, one after the other: more than the SDK's tries.
 const LOST: u64 = 5;
+/// The state of a node that ends its jobs.
+const DOWN: &str = "DOWN";
 /// What a node is set down or drained for.
 const REASON: &str = "Reason=spillway: by a story";
 /// Functions that are killed, in a call of which service, and after how many at most: fewer than it soon makes.
@@ -194,7 +196,7 @@ impl Churn {
                 self.lab.head.scontrol(&["reconfigure"]).await.ok()?;
                 Some(Struck::Done(String::new()))
             }
-            Kind::NodeDown => self.set_node("DOWN").await,
+            Kind::NodeDown => self.set_node(DOWN).await,
             Kind::NodeDrained => self.set_node("DRAIN").await,
             Kind::SlurmdDies => {
                 let id = self.pick(&self.lab.hypervisor.running())?;
@@ -217,6 +219,9 @@ impl Churn {
         let name = name.unwrap_or(any);
         let was = self.jobs.nodes().get(&name).map(|node| node.state.clone());
         let (node, state) = (format!("NodeName={name}"), format!("State={state}"));
+        if state == DOWN {
+            self.jobs.node_is_set_down(&name);
+        }
         let update = ["update", &node, &state, REASON];
         self.lab.head.scontrol(&update).await.ok()?;
         Some(Struck::Done(format!("{name}, which was {was:?}")))
