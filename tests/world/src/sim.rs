@@ -40,4 +40,5 @@ pub use client::SIGNING_SEED;
 pub use coverage::Coverage;
 pub use port::Port;
 pub use run::{Run, run, tell};
+pub use setting::pools;
 pub use watch::{INVARIANTS, Violation};

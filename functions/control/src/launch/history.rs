@@ -82,10 +82,10 @@ impl History {
             )
         };
         let mut faults = shortages.iter().map(|shortage| &shortage.fault);
-        self.is_short |= faults.clone().any(|fault| !fault.is_passing());
         let is_complete = instances.len() >= record.call.count as usize;
         self.throttled = !is_complete && faults.clone().any(is_passing);
         let is_over = !is_complete && !self.throttled;
+        self.is_short |= is_over || faults.clone().any(|fault| !fault.is_passing());
         self.next_round = record.round as usize + usize::from(is_over);
         // One pool that cannot be used at all must not end the search in the others.
         self.refused = instances.is_empty() && !shortages.is_empty() && faults.all(is_final);

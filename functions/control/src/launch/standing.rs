@@ -10,7 +10,7 @@ use spillway_core::pairing::{Event, PairingState};
 use spillway_core::usage::Owner;
 
 use super::LaunchError;
-use super::chunk::Work;
+use super::chunk::{self, Work};
 use super::gang::Gathered;
 use super::history::History;
 use super::note;
@@ -215,17 +215,17 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
         }
         let why = match history.shortages() {
             Some(why) => why,
-            None => self.first_rests().await?,
+            None => self.first_lacks().await?,
         };
         Ok(note::of_fallback(self.chunk, fallbacks, &why))
     }
 
-    /// Why nothing was even asked for by the first recipe.
-    async fn first_rests(&self) -> Result<String, LaunchError> {
+    /// Why the first recipe did not do, where EC2 has not said: it was not even asked, or gave no reason.
+    async fn first_lacks(&self) -> Result<String, LaunchError> {
         let capacity = self.control.table.shared::<Capacity>(ONLY).await?.record;
         let first = &self.recipes[..self.recipes.len().min(1)];
         let why = capacity.resting(first, self.control.clock.now_ms());
-        Ok(why.unwrap_or_else(|| "the first choice rested".to_owned()))
+        Ok(why.unwrap_or_else(|| chunk::NO_REASON.to_owned()))
     }
 
     /// Nodes that wait for an instance of this launch.

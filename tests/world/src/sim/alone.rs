@@ -168,6 +168,13 @@ impl Port {
     pub fn pushed_policy(&self) -> Policy {
         self.shared.lock().setting.policy.clone()
     }
+
+    /// The site pushes another.
+    pub fn push_policy(&self, policy: Policy) {
+        let mut world = self.shared.lock();
+        world.records.policy.clone_from(&policy);
+        world.setting.policy = policy;
+    }
 }
 
 fn text(body: Body, cluster: &ClusterName) -> String {

@@ -206,7 +206,8 @@ impl Setting {
 }
 
 /// All pools of one kind that a policy here may use.
-pub(crate) fn pools(kind: ec2::CapacityKind) -> Vec<ec2::Pool> {
+#[must_use]
+pub fn pools(kind: ec2::CapacityKind) -> Vec<ec2::Pool> {
     let places = TYPES
         .iter()
         .flat_map(|name| ZONES.map(|zone| (*name, zone)));

@@ -26,7 +26,7 @@ use super::world::World;
 /// What the table holds.
 #[derive(Debug)]
 pub(crate) struct Records {
-    policy: Policy,
+    pub policy: Policy,
     pub pairings: Store<NodeName, Pairing>,
     pub instances: BTreeMap<InstanceId, InstanceRecord>,
     /// Items in state paired, by node.
