@@ -162,6 +162,50 @@ fn jobs_of_an_instance_that_leaves_are_queued_again_once() {
     assert_eq!(drained.on(&requeue, NOW_MS).verdict, Verdict::Repeated);
 }
 
+/// The end comes nearer twice: another node is powered up with the first notice, and not again once Slurm has done it.
+#[test]
+fn an_instance_that_leaves_is_replaced_once() {
+    let ready = Event::Ready {
+        instance: instance(1),
+        generation: generation(5),
+    };
+    let end = |seconds: u64, replaces: bool| match leaving(1, Some(NOW_MS + seconds * 1000)) {
+        Event::Leaving {
+            instance,
+            reason,
+            until_ms,
+            signal,
+            ..
+        } => Event::Leaving {
+            instance,
+            reason,
+            until_ms,
+            signal,
+            replace: replaces,
+        },
+        other => other,
+    };
+    let replaces = |pairing: &Pairing| match pairing.update_due.as_ref().map(|due| &due.action) {
+        Some(DueAction::Drain { replace, .. }) => *replace,
+        due => panic!("{due:?}"),
+    };
+    let joined = [resume(5), launched(5, 1), ready];
+    let first = after(&joined).on(&end(3600, true), NOW_MS).next;
+    assert!(replaces(&first));
+    let nearer = first.on(&end(600, true), NOW_MS).next;
+    assert!(replaces(&nearer), "Slurm was not told yet");
+    let told = Event::Acknowledged {
+        generation: generation(5),
+        number: nearer.update_number,
+    };
+    let told = nearer.on(&told, NOW_MS).next;
+    assert!(!replaces(&told.on(&end(60, true), NOW_MS).next));
+    // Nor where the site wants none.
+    let unwanted = after(&joined).on(&end(3600, false), NOW_MS).next;
+    assert!(!replaces(&unwanted));
+    assert!(!replaces(&unwanted.on(&end(60, true), NOW_MS).next));
+}
+
 #[test]
 fn the_history_keeps_the_last_steps_with_their_reasons() {
     let ready = Event::Ready {
