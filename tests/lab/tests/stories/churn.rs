@@ -22,7 +22,7 @@ use spillway_lab::lab::{Lab, LabSpec};
 use spillway_lab::site::{INSTANCE_TYPES, NODE_GROUP};
 use spillway_world::ec2::TokenReplay;
 
-use crate::support::{Story, changed, now_ms};
+use crate::support::{Story, changed, lasting_seconds, now_ms};
 use crate::sweep::ask;
 use deck::Deck;
 use diary::Diary;
@@ -32,8 +32,8 @@ use strikes::Ongoing;
 const NODES: u32 = 20;
 /// So many nodes run or boot at once: two processors boot about one in two seconds.
 const MOST_BUSY_NODES: usize = 10;
-const MINUTES: u64 = 3;
-const SOAK_MINUTES: u64 = 30;
+/// How long jobs arrive and faults strike.
+const SECONDS: u64 = 30 * 60;
 /// A job comes about so often, if there is room.
 const ARRIVAL_MS: std::ops::Range<u64> = 1_500..5_000;
 /// From the begin to the first fault: nodes run by then.
@@ -68,9 +68,8 @@ const FIRST_NODES: u32 = 10;
 async fn every_job_ends_and_nothing_is_left() {
     let seed = std::env::var("SPILLWAY_CHURN_SEED").ok();
     let seed = seed.map_or_else(now_ms, |seed| seed.parse().expect("a seed is a number"));
-    let is_soak = std::env::var_os("SPILLWAY_SOAK").is_some();
-    let minutes = if is_soak { SOAK_MINUTES } else { MINUTES };
-    println!("SPILLWAY_CHURN_SEED={seed}, {minutes} minutes");
+    let seconds = lasting_seconds(SECONDS);
+    println!("SPILLWAY_CHURN_SEED={seed}, {seconds} s");
     let lab = Story::begin("every_job_ends_and_nothing_is_left", of_churn).await;
     push_policy(&lab).await;
     lab.ec2.with(|ec2, _| {
@@ -78,7 +77,7 @@ async fn every_job_ends_and_nothing_is_left() {
         ec2.settings.token_replay = TOKEN_REPLAYS[(seed % 3) as usize];
     });
     let mut churn = Churn::new(lab, seed);
-    churn.run(Duration::from_secs(minutes * 60)).await;
+    churn.run(Duration::from_secs(seconds)).await;
     churn.cease().await;
     churn.settle().await;
     churn.lab.end().await;

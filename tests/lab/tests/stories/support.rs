@@ -92,6 +92,16 @@ pub async fn until<T>(what: &str, seconds: u64, mut look: impl AsyncFnMut() -> O
     }
 }
 
+/// By how much what lasts long in life is shorter here, unless `SPILLWAY_SOAK` is set (`make soak`). Only that: the waits of
+/// the functions are the real ones.
+const SHORTER: u64 = 10;
+
+/// So many seconds, or a tenth of them.
+pub fn lasting_seconds(seconds: u64) -> u64 {
+    let is_soak = std::env::var_os("SPILLWAY_SOAK").is_some();
+    seconds / if is_soak { 1 } else { SHORTER }
+}
+
 /// Waits; for what must not happen meanwhile.
 pub async fn pause(seconds: u64) {
     tokio::time::sleep(Duration::from_secs(seconds)).await;

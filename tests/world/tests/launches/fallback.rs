@@ -45,14 +45,14 @@ fn of_four_the_two_that_got_no_spot_are_told() {
         let mut site = site(&port, 2);
         let nodes = site.nodes[..4].to_vec();
         resume_each(&mut site, &port, &nodes).await;
-        let notes: Vec<String> = site
+        let told: Vec<String> = site
             .instances(&nodes)
             .await
             .into_iter()
-            .filter_map(|(instance, told)| instance.and(told))
+            .filter_map(|(instance, note)| instance.and(note))
             .collect();
-        assert_eq!(notes.len(), 2, "{notes:?}");
-        for note in notes {
+        assert_eq!(told.len(), 2, "{told:?}");
+        for note in told {
             // A fleet that is filled in part may come without an error.
             let says = "launched 2 on-demand, for EC2 launched fewer instances than asked for";
             assert!(note.contains(says), "{note}");

@@ -24,7 +24,7 @@ fn a_gang_in_two_parts_is_paired_when_the_second_is_there() {
         let mut site = Site::new(port.clone());
         let (first, second) = halves(&site);
         let all = hostlist::fold(&site.nodes[..6]);
-        let [first_list, second_list] = [&first, &second].map(|half| hostlist::fold(half));
+        let (first_list, second_list) = (hostlist::fold(&first), hostlist::fold(&second));
 
         site.resume_for(&port, &first_list, vec![job(&first_list, &all)])
             .await;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use spillway_lab::head::HeadNode;
+use spillway_lab::install::SlurmRelease;
 use spillway_lab::lab::Lab;
 use spillway_lab::site::{INSTANCE_TYPES, NODE_GROUP};
 use spillway_world::ec2::CapacityKind;
@@ -35,8 +36,26 @@ const BACK_WITHIN_SECONDS: u64 = 10;
 const OTHER_TYPE: &str = "m6i.large";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everything_is_exhausted_and_the_job_runs_after_the_rest() {
-    let mut lab = Story::begin("everything_is_exhausted", spot_then_on_demand).await;
+async fn of_the_installed_slurm() {
+    the_job_runs_after_the_rest("exhausted-installed", SlurmRelease::Installed).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_debian_13() {
+    the_job_runs_after_the_rest("exhausted-debian-13", SlurmRelease::Debian13).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_debian_unstable() {
+    the_job_runs_after_the_rest("exhausted-debian-sid", SlurmRelease::DebianSid).await;
+}
+
+async fn the_job_runs_after_the_rest(name: &str, slurm: SlurmRelease) {
+    let mut lab = Story::begin(name, |spec| {
+        spot_then_on_demand(spec);
+        spec.slurm = slurm;
+    })
+    .await;
     push_two_groups(&lab).await;
     let watch = Watch::begin(&lab);
     set_exhausted(&lab, true);

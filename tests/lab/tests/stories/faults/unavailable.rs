@@ -4,23 +4,19 @@ use spillway_lab::faults::Action;
 
 use super::dead_letters;
 use crate::support::{
-    Story, alive, arm, fired, job, job_is, launched_ever, pause, powered_down, submit, until,
+    Story, alive, arm, fired, job, job_is, lasting_seconds, launched_ever, pause, powered_down,
+    submit, until,
 };
 
-/// How long EC2 answers nobody.
+/// How long EC2 answers nobody: longer than the waits of `launch` and `terminate`, also where it is shorter.
 const AWAY_SECONDS: u64 = 300;
-
-/// By how much that is shorter here, unless `SPILLWAY_SOAK` is set (`make soak`). Nothing else is scaled: the waits of
-/// `launch` and `terminate` are the real ones, and shorter than this.
-const SHORTER: u64 = 10;
 
 /// A job may wait for a message to be delivered again, and for its nodes to join.
 const JOB_SECONDS: u64 = 120;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_while_ec2_is_unavailable() {
-    let is_soak = std::env::var_os("SPILLWAY_SOAK").is_some();
-    let away_seconds = AWAY_SECONDS / if is_soak { 1 } else { SHORTER };
+    let away_seconds = lasting_seconds(AWAY_SECONDS);
     let lab = Story::begin("nothing_is_lost_while_ec2_is_unavailable", |spec| {
         spec.suspend_time_seconds = 900;
         spec.resume_timeout_seconds = u32::try_from(away_seconds + JOB_SECONDS).expect("minutes");
