@@ -94,7 +94,6 @@ impl Pairing {
         };
         let reason = match event {
             Event::Launched { note, .. } => note.as_ref().map(|note| note.text.clone()),
-            Event::Acknowledged { .. } | Event::Dismissed { .. } => None,
             _ => self.reason_due().map(str::to_owned),
         };
         let instance = self.instance().or(before.instance()).cloned();

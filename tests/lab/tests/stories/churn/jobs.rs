@@ -204,7 +204,9 @@ impl Job {
     }
 
     fn saw(&mut self, seen: Seen, nodes: &BTreeMap<String, SeenNode>, diary: &mut Diary) {
-        if seen.nodes.starts_with("cloud-") {
+        let is_ending = seen.state == "COMPLETING";
+        // A node that fails is taken from the list before the job has ended.
+        if seen.nodes.starts_with("cloud-") && !is_ending {
             self.had_nodes = expand(&seen.nodes);
         }
         if seen.state != self.seen.state {
@@ -212,23 +214,30 @@ impl Job {
             diary.note(&format!("job {} is {} ({on})", self.id, seen.state));
         }
         self.seen = seen;
-        if !self.has_ended() {
+        if self.has_ended() {
+            self.ended.get_or_insert_with(Instant::now);
+        } else if !is_ending {
+            // Queued again, it has another run before it.
+            self.why = None;
             return;
         }
-        let ended = *self.ended.get_or_insert_with(Instant::now);
-        if self.why.is_none() && ended.elapsed() < SAID_WITHIN {
-            // A node's Reason is gone when it is given to the next job: one that is there was said of this job's run.
-            let reasons = self
-                .had_nodes
-                .iter()
-                .filter_map(|name| nodes.get(name)?.reason.clone());
-            let comment = self.seen.comment.as_deref().unwrap_or_default();
-            let remarks = comment.split(" | ").filter(|remark| {
-                let is_why = !remark.contains(LAUNCHED);
-                is_why && !remark.is_empty() && *remark != "(null)"
-            });
-            self.why = remarks.map(str::to_owned).chain(reasons).next();
+        let is_late = |ended: Instant| ended.elapsed() >= SAID_WITHIN;
+        if self.why.is_none() && !self.ended.is_some_and(is_late) {
+            self.why = self.said(nodes);
         }
+    }
+
+    /// What its AdminComment or the Reason of one of its nodes says. A Reason is gone when the node is given to the next
+    /// job: one that is there was said of this job's run.
+    fn said(&self, nodes: &BTreeMap<String, SeenNode>) -> Option<String> {
+        let comment = self.seen.comment.as_deref().unwrap_or_default();
+        let mut remarks = comment.split(" | ").filter(|remark| {
+            let is_why = !remark.contains(LAUNCHED);
+            is_why && !remark.is_empty() && *remark != "(null)"
+        });
+        let mut reasons = self.had_nodes.iter();
+        let reason = || reasons.find_map(|name| nodes.get(name)?.reason.clone());
+        remarks.next().map(str::to_owned).or_else(reason)
     }
 
     /// The story knows why a job ended whose node it has just set DOWN.
