@@ -25,19 +25,22 @@ pub enum DetailType {
     NodeStateChange,
     /// A node did not come, or its instance went.
     NodeFailure,
-    /// A node has an instance, but not of the pool that was to be asked first.
+    /// A node has an instance, but not of the capacity kind that its node group names first.
     Fallback,
-    /// What was wrong was put right without anybody's asking.
+    /// What was wrong with a node was put right without anybody's asking.
     Healing,
+    /// A sweep sets out to put something right that is no step of a node's.
+    SweepHealing,
 }
 
 impl DetailType {
     /// All of them.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::NodeStateChange,
         Self::NodeFailure,
         Self::Fallback,
         Self::Healing,
+        Self::SweepHealing,
     ];
 
     /// As EventBridge has it.
@@ -48,6 +51,7 @@ impl DetailType {
             Self::NodeFailure => "Spillway Node Failure",
             Self::Fallback => "Spillway Fallback",
             Self::Healing => "Spillway Healing",
+            Self::SweepHealing => "Spillway Sweep Healing",
         }
     }
 
@@ -125,7 +129,7 @@ pub struct StepDetail {
     pub cluster: ClusterName,
     /// The Slurm node.
     pub node: NodeName,
-    /// Its node group; absent where the policy does not name the node.
+    /// Its node group; absent where the policy does not name the node, or cannot be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_group: Option<NodeGroupName>,
     /// The Slurm partitions of its node group.
@@ -209,7 +213,7 @@ pub enum Change {
     /// Of a node's.
     Node(NodeChange),
     /// The last sweep's report is another.
-    Sweep(SweepReport),
+    Sweep(SweepChange),
 }
 
 impl Change {
@@ -218,7 +222,7 @@ impl Change {
     pub fn events(&self, cluster: &ClusterName, policy: Option<&Policy>) -> Vec<SiteEvent> {
         match self {
             Self::Node(change) => change.events(cluster, policy),
-            Self::Sweep(report) => of_sweep(report, cluster),
+            Self::Sweep(change) => change.events(cluster),
         }
     }
 }
@@ -270,34 +274,66 @@ impl NodeChange {
     }
 }
 
-/// What happens to nodes is their steps' to tell.
-fn of_sweep(report: &SweepReport, cluster: &ClusterName) -> Vec<SiteEvent> {
-    let at_ms = report.at_ms;
-    let event = |(index, finding): (usize, &Finding)| {
-        let request_id = match finding.heal.as_ref()? {
-            Heal::GoOn { launch } => Some(launch.request_id.clone()),
-            Heal::End | Heal::EndAgain | Heal::TellAgain { .. } => None,
-            Heal::Fail
-            | Heal::Drain { .. }
-            | Heal::LetGo { .. }
-            | Heal::Recover { .. }
-            | Heal::Expire { .. } => return None,
+/// A change of the last sweep's report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SweepChange {
+    /// The report of the sweep before; none if there is none that can be read.
+    pub before: Option<SweepReport>,
+    /// The report of this one.
+    pub after: SweepReport,
+}
+
+impl SweepChange {
+    /// What happens to nodes is their steps' to tell; what the sweep before set out to heal is no news.
+    fn events(&self, cluster: &ClusterName) -> Vec<SiteEvent> {
+        let at_ms = self.after.at_ms;
+        let known: &[Finding] = self.before.as_ref().map_or(&[], |report| &report.findings);
+        let known: Vec<_> = known.iter().filter_map(healed).collect();
+        let event = |(index, finding): (usize, &Finding)| {
+            let subject = healed(finding).filter(|subject| !known.contains(subject))?;
+            Some(SiteEvent {
+                detail_type: DetailType::SweepHealing,
+                detail: Detail::Sweep(SweepDetail {
+                    version: DETAIL_VERSION,
+                    id: format!("{cluster}/sweep/{at_ms}/{index}"),
+                    cluster: cluster.clone(),
+                    what: subject.what,
+                    node: subject.node.cloned(),
+                    instance_id: subject.instance.cloned(),
+                    request_id: subject.request.cloned(),
+                    reason: finding.reason.clone(),
+                    at_ms,
+                }),
+            })
         };
-        Some(SiteEvent {
-            detail_type: DetailType::Healing,
-            detail: Detail::Sweep(SweepDetail {
-                version: DETAIL_VERSION,
-                id: format!("{cluster}/sweep/{at_ms}/{index}"),
-                cluster: cluster.clone(),
-                what: finding.what,
-                node: finding.node.clone(),
-                instance_id: finding.instance.clone(),
-                request_id,
-                reason: finding.reason.clone(),
-                at_ms,
-            }),
-        })
+        let findings = self.after.findings.iter().enumerate();
+        findings.filter_map(event).collect()
+    }
+}
+
+/// What a sweep heals that is no step of a node's.
+#[derive(Debug, PartialEq, Eq)]
+struct Subject<'a> {
+    what: FindingKind,
+    node: Option<&'a NodeName>,
+    instance: Option<&'a InstanceId>,
+    request: Option<&'a RequestId>,
+}
+
+fn healed(finding: &Finding) -> Option<Subject<'_>> {
+    let request = match finding.heal.as_ref()? {
+        Heal::GoOn { launch } => Some(&launch.request_id),
+        Heal::End | Heal::EndAgain | Heal::TellAgain { .. } => None,
+        Heal::Fail
+        | Heal::Drain { .. }
+        | Heal::LetGo { .. }
+        | Heal::Recover { .. }
+        | Heal::Expire { .. } => return None,
     };
-    let findings = report.findings.iter().enumerate();
-    findings.filter_map(event).collect()
+    Some(Subject {
+        what: finding.what,
+        node: finding.node.as_ref(),
+        instance: finding.instance.as_ref(),
+        request,
+    })
 }

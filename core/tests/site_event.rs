@@ -7,6 +7,7 @@ use spillway_core::name::{ClusterName, Generation, InstanceId, NodeName, Request
 use spillway_core::pairing::{Event, LaunchKey, Pairing, PairingState, Step, StepKind, Verdict};
 use spillway_core::site_event::{
     Change, Detail, DetailType, NodeChange, NodeImage, NodeState, SiteEvent, StepDetail,
+    SweepChange,
 };
 use spillway_core::sweep::{Finding, FindingKind, Heal, SweepReport};
 
@@ -209,51 +210,77 @@ fn each_kind_of_step_has_its_detail_type() {
     }
 }
 
-/// What heals a node is a step of the node's, and published as that.
-#[test]
-fn a_sweep_tells_of_what_is_no_step_of_a_node() {
-    let finding = |what, heal| Finding {
+fn finding(what: FindingKind, heal: Option<Heal>) -> Finding {
+    let of_node = !matches!(what, FindingKind::Orphan | FindingKind::Held);
+    Finding {
         what,
-        node: (what == FindingKind::Untold).then(node),
+        node: of_node.then(node),
         instance: (what == FindingKind::Orphan).then(|| instance(7)),
         reason: format!("{what:?}"),
         heal,
-    };
-    let launch = launch(3);
-    let report = SweepReport {
-        at_ms: 90,
+    }
+}
+
+fn report(at_ms: u64, findings: Vec<Finding>) -> SweepReport {
+    SweepReport {
+        at_ms,
         dry_run: false,
         instances: 1,
         nodes: 1,
         slurm_age_ms: None,
-        findings: vec![
-            finding(FindingKind::Orphan, Some(Heal::End)),
+        found: findings.len(),
+        findings,
+        stopped: None,
+    }
+}
+
+/// What heals a node is a step of the node's, and published as that. What the sweep before set out to heal is no news.
+#[test]
+fn a_sweep_tells_of_what_is_no_step_of_a_node() {
+    let launch = launch(3);
+    let go_on = Heal::GoOn {
+        launch: launch.clone(),
+    };
+    let orphan = || finding(FindingKind::Orphan, Some(Heal::End));
+    let first = report(
+        90,
+        vec![
+            orphan(),
             finding(FindingKind::InstanceGone, Some(Heal::Fail)),
             finding(FindingKind::Held, None),
             finding(FindingKind::Untold, Some(Heal::TellAgain { attempt: 2 })),
-            finding(
-                FindingKind::Stalled,
-                Some(Heal::GoOn {
-                    launch: launch.clone(),
-                }),
-            ),
         ],
-        found: 5,
-        stopped: None,
+    );
+    let second = report(
+        150,
+        vec![
+            finding(FindingKind::Untold, Some(Heal::TellAgain { attempt: 3 })),
+            finding(FindingKind::Stalled, Some(go_on)),
+            orphan(),
+        ],
+    );
+    let said = |before: Option<&SweepReport>, after: &SweepReport| {
+        let change = Change::Sweep(SweepChange {
+            before: before.cloned(),
+            after: after.clone(),
+        });
+        let events = change.events(&cluster(), None).into_iter();
+        let details = events.map(|event| {
+            assert_eq!(event.detail_type, DetailType::SweepHealing);
+            serde_json::to_value(&event.detail).unwrap()
+        });
+        serde_json::Value::Array(details.collect())
     };
-    let events = Change::Sweep(report).events(&cluster(), None);
-    let said: Vec<serde_json::Value> = events
-        .iter()
-        .inspect(|event| assert_eq!(event.detail_type, DetailType::Healing))
-        .map(|event| serde_json::to_value(&event.detail).unwrap())
-        .collect();
-    let expected = serde_json::json!([
+    let of_first = serde_json::json!([
         {"version": 1, "id": "lab/sweep/90/0", "cluster": "lab", "what": "orphan", "instance_id": instance(7),
          "reason": "Orphan", "at_ms": 90},
         {"version": 1, "id": "lab/sweep/90/3", "cluster": "lab", "what": "untold", "node": "cloud-0",
          "reason": "Untold", "at_ms": 90},
-        {"version": 1, "id": "lab/sweep/90/4", "cluster": "lab", "what": "stalled",
-         "request_id": launch.request_id, "reason": "Stalled", "at_ms": 90},
     ]);
-    assert_eq!(serde_json::Value::Array(said), expected);
+    assert_eq!(said(None, &first), of_first);
+    let of_second = serde_json::json!([
+        {"version": 1, "id": "lab/sweep/150/1", "cluster": "lab", "what": "stalled", "node": "cloud-0",
+         "request_id": launch.request_id, "reason": "Stalled", "at_ms": 150},
+    ]);
+    assert_eq!(said(Some(&first), &second), of_second);
 }

@@ -46,7 +46,7 @@ pub fn run(arguments: &SweepArguments) -> anyhow::Result<u8> {
     let text = if arguments.site.json {
         serde_json::to_string(&report)?
     } else {
-        render(&report, &local_time::zone())
+        render(&report, arguments.last, &local_time::zone())
     };
     output::print_line(&text)?;
     Ok(EXIT_OK)
@@ -110,11 +110,12 @@ async fn read(
 }
 
 /// The report as a table and a summary.
-fn render(report: &SweepReport, zone: &TimeZone) -> String {
-    let done = if report.dry_run {
-        "WOULD BE DONE"
-    } else {
-        "DONE"
+fn render(report: &SweepReport, is_last: bool, zone: &TimeZone) -> String {
+    let done = match (report.dry_run, is_last) {
+        (true, _) => "WOULD BE DONE",
+        // It is kept before the sweep sets to it.
+        (false, true) => "SET OUT TO DO",
+        (false, false) => "DONE",
     };
     let header = ["WHAT", "NODE", "INSTANCE", done, "REASON"].map(str::to_owned);
     let rows: Vec<[String; 5]> = report.findings.iter().map(row).collect();
@@ -260,12 +261,12 @@ mod tests {
             found: 2,
             stopped: None,
         };
-        insta::assert_snapshot!("dry_run", render(&report, &TimeZone::UTC));
+        insta::assert_snapshot!("dry_run", render(&report, false, &TimeZone::UTC));
         report.dry_run = false;
         report.stopped = Some("14 of 20 instances would go, 20 % and 10 may".to_owned());
-        insta::assert_snapshot!("stopped", render(&report, &TimeZone::UTC));
+        insta::assert_snapshot!("stopped", render(&report, true, &TimeZone::UTC));
         report.findings.clear();
         (report.found, report.stopped, report.slurm_age_ms) = (0, None, None);
-        insta::assert_snapshot!("nothing", render(&report, &TimeZone::UTC));
+        insta::assert_snapshot!("nothing", render(&report, false, &TimeZone::UTC));
     }
 }

@@ -73,6 +73,22 @@ pub const RECORDS_QUARANTINED: &str = "RecordsQuarantined";
 /// Records that failed and will be delivered again.
 pub const RECORDS_FAILED: &str = "RecordsFailed";
 
+/// Metrics of the cluster as a whole, whichever function publishes them: their only dimension is `Cluster`. Those of all
+/// others are `Cluster` and `Function`, and an alarm must name both.
+pub const OF_THE_CLUSTER: [&str; 11] = [
+    COMMANDS_FAILED,
+    HEARTBEAT_AGE_SECONDS,
+    UPDATES_UNACKNOWLEDGED,
+    ENVELOPES_REFUSED,
+    CLOCK_SKEW_SECONDS,
+    NODES_OVER_LIMIT,
+    NODES_UNKNOWN,
+    GROUPS_PROTECTED,
+    SWEEPS,
+    SWEEPS_STOPPED,
+    ORPHANS_ENDED,
+];
+
 impl Tally {
     /// Adds `count` to `name`.
     pub fn add(&mut self, name: &'static str, count: usize) {

@@ -1,4 +1,5 @@
-//! `publish`: changes of node items in the table become events on the stack's bus, for the site.
+//! `publish`: changes in the table of nodes' items, and of the last sweep's report, become events on the stack's bus, for
+//! the site.
 
 use aws_lambda_events::dynamodb::Event;
 use aws_lambda_events::streams::DynamoDbEventResponse;

@@ -8,7 +8,7 @@ use spillway_control::ports::Clock;
 use spillway_control::publish::Published;
 use spillway_control::shared::Shared;
 use spillway_control::tally::{RECORDS_FAILED, Tally};
-use spillway_core::site_event::{Change, NodeChange, NodeImage};
+use spillway_core::site_event::{Change, NodeChange, NodeImage, SweepChange};
 use spillway_core::sweep::{LAST_REPORT, SweepReport};
 use tracing::{Instrument, error, info_span};
 
@@ -80,14 +80,22 @@ fn read(record: EventRecord) -> Result<Option<Change>, String> {
     }
     if text(&new, "kind") == Some(<Option<SweepReport>>::KIND) {
         let is_last = text(&new, "pk").and_then(|key| key.rsplit('#').next()) == Some(LAST_REPORT);
-        let report = text(&new, "record").ok_or("it has no record")?;
-        let report: Option<SweepReport> =
-            serde_json::from_str(report).map_err(|error| error.to_string())?;
-        return Ok(report.filter(|_| is_last).map(Change::Sweep));
+        if !is_last {
+            return Ok(None);
+        }
+        // What the sweep before found is only compared with.
+        let before = report(&old).unwrap_or_default();
+        let after = report(&new)?.filter(|report| !report.dry_run);
+        return Ok(after.map(|after| Change::Sweep(SweepChange { before, after })));
     }
     let before = (!old.is_empty()).then(|| image(old)).transpose()?;
     let after = image(new)?;
     Ok(Some(Change::Node(NodeChange { before, after })))
+}
+
+fn report(item: &Item) -> Result<Option<SweepReport>, String> {
+    let record = text(item, "record").ok_or("it has no record")?;
+    serde_json::from_str(record).map_err(|error| error.to_string())
 }
 
 fn text<'a>(item: &'a Item, attribute: &str) -> Option<&'a str> {

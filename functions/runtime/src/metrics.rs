@@ -3,26 +3,11 @@
 //! specification").
 
 use serde_json::{Map, Value, json};
-use spillway_control::tally::{
-    CLOCK_SKEW_SECONDS, COMMANDS_FAILED, ENVELOPES_REFUSED, HEARTBEAT_AGE_SECONDS,
-    NODES_OVER_LIMIT, NODES_UNKNOWN, Tally, UPDATES_UNACKNOWLEDGED,
-};
+use spillway_control::tally::{OF_THE_CLUSTER, Tally};
 
 use crate::batch::Invocation;
 
 const NAMESPACE: &str = "Spillway";
-
-/// Metrics of the cluster as a whole, whichever function publishes them; the template's alarms name these
-/// with the dimension `Cluster` alone.
-const OF_THE_CLUSTER: [&str; 7] = [
-    COMMANDS_FAILED,
-    HEARTBEAT_AGE_SECONDS,
-    UPDATES_UNACKNOWLEDGED,
-    ENVELOPES_REFUSED,
-    CLOCK_SKEW_SECONDS,
-    NODES_OVER_LIMIT,
-    NODES_UNKNOWN,
-];
 
 /// Writes the metric event, if there is anything in it.
 #[expect(
@@ -84,7 +69,7 @@ fn unit(name: &str) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use spillway_control::tally::NODES_READY;
+    use spillway_control::tally::{ENVELOPES_REFUSED, HEARTBEAT_AGE_SECONDS, NODES_READY};
     use spillway_core::name::ClusterName;
 
     use super::*;

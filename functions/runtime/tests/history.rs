@@ -82,12 +82,12 @@ async fn each_new_step_is_an_event() {
     assert!(again.is_empty(), "{again:?}");
 }
 
-/// The same report under the name that an operator asked for tells nothing new.
+/// What the sweep before it set out to heal is no news, and a report for whoever asked is none at all.
 #[tokio::test]
-async fn what_the_last_sweep_healed_is_an_event() {
+async fn what_the_last_sweep_heals_is_an_event() {
     let (events, again) = run("sweep.json", || Ok(None)).await;
     let orphan = "Orphan: nothing owns i-0123456789abcdef0";
-    assert_eq!(events, [said(orphan, "Spillway Healing")]);
+    assert_eq!(events, [said(orphan, "Spillway Sweep Healing")]);
     assert!(again.is_empty(), "{again:?}");
 }
 

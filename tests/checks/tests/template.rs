@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use spillway_checks::crates::Crates;
 use spillway_checks::repository;
 use spillway_checks::template::{Template, list, target};
+use spillway_control::tally::OF_THE_CLUSTER;
 
 const QUEUE: &str = "AWS::SQS::Queue";
 const FUNCTION: &str = "AWS::Serverless::Function";
@@ -108,20 +109,17 @@ fn the_stream_mappings_give_up_in_the_end() -> Result<()> {
     let readers: Vec<_> = streams.iter().map(|(id, _)| *id).collect();
     assert_eq!(readers, ["CallbackFunction", "PublishFunction"]);
     let expected = [
-        ("LATEST", 100, 600, "CallbackFailuresQueue", json!(["node"])),
+        (100, 600, "CallbackFailuresQueue", json!(["node"])),
         (
-            "TRIM_HORIZON",
             1000,
             3600,
             "PublishFailuresQueue",
             json!(["node", "sweep-report"]),
         ),
     ];
-    for ((id, event), (from, attempts, age_seconds, queue, kinds)) in
-        streams.into_iter().zip(expected)
-    {
+    for ((id, event), (attempts, age_seconds, queue, kinds)) in streams.into_iter().zip(expected) {
         let properties = &event["Properties"];
-        assert_eq!(properties["StartingPosition"], from, "{id}");
+        assert_eq!(properties["StartingPosition"], "LATEST", "{id}");
         assert_eq!(properties["BisectBatchOnFunctionError"], true, "{id}");
         // The age is the bound.
         assert_eq!(properties["MaximumRetryAttempts"], attempts, "{id}");
@@ -281,6 +279,29 @@ fn matches(pattern: &Value, event: &Value) -> bool {
         }
         other => panic!("no pattern: {other}"),
     }
+}
+
+/// CloudWatch adds nothing up over dimensions: an alarm that names others than its metric has never sees a number.
+#[test]
+fn alarms_name_the_dimensions_of_their_metrics() -> Result<()> {
+    let template = Template::read()?;
+    let ours: Vec<_> = template
+        .of_type(ALARM)
+        .filter(|(_, alarm)| alarm["Namespace"] == "Spillway")
+        .collect();
+    assert!(ours.len() > 10, "{}", ours.len());
+    for (id, alarm) in ours {
+        let metric = alarm["MetricName"].as_str().context("no metric")?;
+        let dimensions = alarm["Dimensions"].as_array().context("no dimensions")?;
+        let names: Vec<_> = dimensions.iter().map(|of| of["Name"].as_str()).collect();
+        let expected: &[Option<&str>] = if OF_THE_CLUSTER.contains(&metric) {
+            &[Some("Cluster")]
+        } else {
+            &[Some("Cluster"), Some("Function")]
+        };
+        assert_eq!(names, expected, "{id} of {metric}");
+    }
+    Ok(())
 }
 
 /// What the caps refuse and what the policy does not name is a site's mistake or somebody's attempt; a protected group needs

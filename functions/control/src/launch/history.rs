@@ -10,6 +10,15 @@ use crate::fault::{Fault, FaultKind};
 use crate::ports::InstanceSeen;
 use crate::record::{AttemptRecord, LaunchAnswer};
 
+/// Why EC2 launched fewer than it was asked for.
+#[derive(Debug)]
+struct Shortage {
+    kind: CapacityKind,
+    code: String,
+    /// EC2's.
+    words: String,
+}
+
 /// What the attempts so far have brought.
 #[derive(Debug)]
 pub(super) struct History {
@@ -17,18 +26,16 @@ pub(super) struct History {
     pub instances: BTreeSet<InstanceId>,
     /// By which capacity kind each.
     kinds: BTreeMap<InstanceId, CapacityKind>,
-    /// Those that were asked for when EC2 had said already that it had not enough of something.
-    second: BTreeSet<InstanceId>,
-    /// Why not more: capacity kind and code, and EC2's words for it.
-    shortages: Vec<(String, String)>,
+    /// The capacity kinds that EC2 was asked for.
+    asked: BTreeSet<CapacityKind>,
+    /// Why not more.
+    shortages: Vec<Shortage>,
     /// Number of the next attempt.
     pub next_attempt: u32,
     /// The first round that may bring more.
     pub next_round: usize,
     /// EC2 refused a call for good: no other will fare better.
     pub refused: bool,
-    /// EC2 had not enough of something.
-    is_short: bool,
     /// The last attempt was throttled: wait before the next.
     pub throttled: bool,
 }
@@ -39,12 +46,11 @@ impl Default for History {
         Self {
             instances: BTreeSet::new(),
             kinds: BTreeMap::new(),
-            second: BTreeSet::new(),
+            asked: BTreeSet::new(),
             shortages: Vec::new(),
             next_attempt: 1,
             next_round: 0,
             refused: false,
-            is_short: false,
             throttled: false,
         }
     }
@@ -64,14 +70,15 @@ impl History {
         let kind = record.call.recipe.capacity;
         let of_kind = instances.iter().map(|id| (id.clone(), kind));
         self.kinds.extend(of_kind);
-        if self.is_short {
-            self.second.extend(instances.iter().cloned());
-        }
-        let capacity = kind.as_str();
+        self.asked.insert(kind);
         for Fault { code, message, .. } in shortages.iter().map(|shortage| &shortage.fault) {
-            let code = format!("{capacity}: {code}");
-            if !self.shortages.iter().any(|(known, _)| *known == code) {
-                self.shortages.push((code, message.clone()));
+            let is_it = |known: &Shortage| (known.kind, &known.code) == (kind, code);
+            if !self.shortages.iter().any(is_it) {
+                self.shortages.push(Shortage {
+                    kind,
+                    code: code.clone(),
+                    words: message.clone(),
+                });
             }
         }
         let is_passing = |fault: &Fault| fault.is_passing();
@@ -85,7 +92,6 @@ impl History {
         let is_complete = instances.len() >= record.call.count as usize;
         self.throttled = !is_complete && faults.clone().any(is_passing);
         let is_over = !is_complete && !self.throttled;
-        self.is_short |= is_over || faults.clone().any(|fault| !fault.is_passing());
         self.next_round = record.round as usize + usize::from(is_over);
         // One pool that cannot be used at all must not end the search in the others.
         self.refused = instances.is_empty() && !shortages.is_empty() && faults.all(is_final);
@@ -94,36 +100,40 @@ impl History {
 
     /// In AWS's words, the codes first: what was tried in vain. None if everything came that was asked for.
     pub fn shortages(&self) -> Option<String> {
-        if self.shortages.is_empty() {
-            return None;
-        }
-        let codes: Vec<&str> = self
-            .shortages
-            .iter()
-            .map(|(code, _)| code.as_str())
-            .collect();
-        let words: Vec<&str> = self
-            .shortages
-            .iter()
-            .map(|(_, words)| words.as_str())
-            .filter(|words| !words.is_empty())
-            .collect();
-        Some(format!("{}: {}", codes.join("; "), words.join("; ")))
+        words(self.shortages.iter())
     }
 
-    /// By what capacity kind an instance was launched, if that is not what its node was to have first: it is of another
-    /// kind than `first`, or of what was left when EC2 had not enough.
-    pub fn fallback(&self, id: &InstanceId, first: CapacityKind) -> Option<CapacityKind> {
-        let kind = *self.kinds.get(id)?;
-        (kind != first || self.second.contains(id)).then_some(kind)
+    /// The same, of one capacity kind alone.
+    pub fn shortages_of(&self, kind: CapacityKind) -> Option<String> {
+        words(self.shortages.iter().filter(|known| known.kind == kind))
+    }
+
+    /// Whether EC2 was asked for instances of this kind at all.
+    pub fn has_asked(&self, kind: CapacityKind) -> bool {
+        self.asked.contains(&kind)
+    }
+
+    /// By what capacity kind an instance was launched; none if no attempt's answer names it.
+    pub fn kind(&self, id: &InstanceId) -> Option<CapacityKind> {
+        self.kinds.get(id).copied()
     }
 
     /// Where an instance was launched; none if no attempt's answer names it.
     pub fn pool(&self, seen: &InstanceSeen) -> Option<Pool> {
         Some(Pool {
-            capacity: *self.kinds.get(&seen.instance_id)?,
+            capacity: self.kind(&seen.instance_id)?,
             instance_type: seen.instance_type.clone(),
             zone: seen.zone.clone(),
         })
     }
+}
+
+fn words<'a>(shortages: impl Iterator<Item = &'a Shortage>) -> Option<String> {
+    let (mut codes, mut words) = (Vec::new(), Vec::new());
+    for shortage in shortages {
+        codes.push(format!("{}: {}", shortage.kind.as_str(), shortage.code));
+        words.push(shortage.words.as_str());
+    }
+    words.retain(|words| !words.is_empty());
+    (!codes.is_empty()).then(|| format!("{}: {}", codes.join("; "), words.join("; ")))
 }

@@ -36,15 +36,14 @@ pub(super) fn of_request(
     note(jobs, nodes, reason)
 }
 
-/// For the jobs of nodes that did not get what they were to have first: by what capacity kind each was launched, and
-/// why.
+/// For the jobs of nodes that were launched by another capacity kind than the first: by which each, and why.
 pub(super) fn of_fallback(
     chunk: &Chunk,
-    fallbacks: &BTreeMap<NodeName, CapacityKind>,
+    kinds: &BTreeMap<NodeName, CapacityKind>,
     why: &str,
 ) -> Option<JobNote> {
-    let nodes: Vec<NodeName> = fallbacks.keys().cloned().collect();
-    let text = format!("launched {}, for {why}", counts(fallbacks.values()));
+    let nodes: Vec<NodeName> = kinds.keys().cloned().collect();
+    let text = format!("launched {}, for {why}", counts(kinds.values()));
     let jobs = chunk.jobs.iter().map(|job| (&job.job_id, &*job.nodes));
     note(jobs, &nodes, &text)
 }

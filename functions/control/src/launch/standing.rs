@@ -7,6 +7,7 @@ use spillway_core::config::CapacityKind;
 use spillway_core::envelope::JobNote;
 use spillway_core::name::{InstanceId, NodeName};
 use spillway_core::pairing::{Event, PairingState};
+use spillway_core::plan::Recipe;
 use spillway_core::usage::Owner;
 
 use super::LaunchError;
@@ -159,10 +160,9 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
         let now = self.units.share(&meant, free.ready.len());
         let instances: BTreeMap<&NodeName, &InstanceSeen> =
             now.iter().zip(free.ready.iter().copied()).collect();
-        let fallbacks = self.fallbacks(&instances, history);
-        let note = self.note(&fallbacks, history).await?;
+        let (note, fallbacks) = self.fallback(&instances, history).await?;
         let events = instances.iter().filter_map(|(node, instance)| {
-            let note = note.as_ref().filter(|_| fallbacks.contains_key(*node));
+            let note = note.as_ref().filter(|_| fallbacks.contains(*node));
             let event = Event::Launched {
                 launch: self.launch.clone(),
                 instance: instance.instance_id.clone(),
@@ -188,44 +188,39 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
         Ok(now.into_iter().collect())
     }
 
-    /// The nodes that do not get what they were to have first, and of which capacity kind their instances are.
-    fn fallbacks(
+    /// What the jobs are told of nodes whose instances are not of the capacity kind that their group names first, and
+    /// these nodes.
+    async fn fallback(
         &self,
         instances: &BTreeMap<&NodeName, &InstanceSeen>,
         history: &History,
-    ) -> BTreeMap<NodeName, CapacityKind> {
-        let Some(first) = self.recipes.first().map(|recipe| recipe.capacity) else {
-            return BTreeMap::new();
+    ) -> Result<(Option<JobNote>, BTreeSet<NodeName>), LaunchError> {
+        let Some(first) = self.recipes.first() else {
+            return Ok((None, BTreeSet::new()));
         };
-        let fallback = |(node, seen): (&&NodeName, &&InstanceSeen)| {
-            let kind = history.fallback(&seen.instance_id, first)?;
-            Some(((*node).clone(), kind))
+        let other_kind = |(node, seen): (&&NodeName, &&InstanceSeen)| {
+            let kind = history.kind(&seen.instance_id)?;
+            (kind != first.capacity).then(|| ((*node).clone(), kind))
         };
-        instances.iter().filter_map(fallback).collect()
-    }
-
-    /// What their jobs are told.
-    async fn note(
-        &self,
-        fallbacks: &BTreeMap<NodeName, CapacityKind>,
-        history: &History,
-    ) -> Result<Option<JobNote>, LaunchError> {
-        if fallbacks.is_empty() {
-            return Ok(None);
+        let kinds: BTreeMap<NodeName, CapacityKind> =
+            instances.iter().filter_map(other_kind).collect();
+        if kinds.is_empty() {
+            return Ok((None, BTreeSet::new()));
         }
-        let why = match history.shortages() {
+        let why = match history.shortages_of(first.capacity) {
             Some(why) => why,
-            None => self.first_lacks().await?,
+            None if history.has_asked(first.capacity) => chunk::NO_REASON.to_owned(),
+            None => self.why_not_asked(first).await?,
         };
-        Ok(note::of_fallback(self.chunk, fallbacks, &why))
+        let note = note::of_fallback(self.chunk, &kinds, &why);
+        Ok((note, kinds.into_keys().collect()))
     }
 
-    /// Why the first recipe did not do, where EC2 has not said: it was not even asked, or gave no reason.
-    async fn first_lacks(&self) -> Result<String, LaunchError> {
+    /// Why EC2 was not even asked by a recipe.
+    async fn why_not_asked(&self, recipe: &Recipe) -> Result<String, LaunchError> {
         let capacity = self.control.table.shared::<Capacity>(ONLY).await?.record;
-        let first = &self.recipes[..self.recipes.len().min(1)];
-        let why = capacity.resting(first, self.control.clock.now_ms());
-        Ok(why.unwrap_or_else(|| chunk::NO_REASON.to_owned()))
+        let rests = capacity.resting(std::slice::from_ref(recipe), self.control.clock.now_ms());
+        Ok(rests.unwrap_or_else(|| format!("{} had rested until now", recipe.capacity.as_str())))
     }
 
     /// Nodes that wait for an instance of this launch.

@@ -107,7 +107,8 @@ def whose_init_fails_alone(invoke):
         try:
             return invoke(self, *arguments, **named)
         except RuntimeError as error:
-            payload = {"errorType": "Runtime.ExitError", "errorMessage": str(error)}
+            error_type = getattr(error, "error_type", "Runtime.ExitError")
+            payload = {"errorType": error_type, "errorMessage": str(error)}
             return {"status": "error", "error": str(error), "error_payload": payload, "cold_start": True, "log": ""}
 
     return run

@@ -22,7 +22,7 @@ pub const GRACE_SECONDS: u64 = 5;
 async fn what_nobody_owns_is_ended_after_three_sweeps_and_nothing_else_is_touched() {
     let lab = Story::begin("what_nobody_owns", |_| {}).await;
     push_short_grace(&lab).await;
-    let healings = json!({"source": ["spillway"], "detail-type": ["Spillway Healing"]});
+    let healings = json!({"source": ["spillway"], "detail-type": ["Spillway Sweep Healing"]});
     let site = subscribe(&lab, &healings).await;
     // A job that nothing may disturb.
     let running = submit(&lab, "cloud-0", 300).await;

@@ -65,8 +65,8 @@ pub struct Ongoing {
 
 /// What it waits for, and what ends it.
 enum End {
-    /// The proxy's fault has hit a call.
-    Hit { fault: String },
+    /// The proxy's fault has hit so many calls.
+    Hit { fault: String, times: u64 },
     /// EC2 has been asked for instances; then it has some again.
     Capacity { probe: String },
     /// A function hangs in a call; it is killed.
@@ -133,9 +133,10 @@ impl Churn {
             }
             Kind::Throttled => {
                 let action = refusal("RequestLimitExceeded", "Request limit exceeded.");
-                let calls = (Some("CreateFleet"), Some(REFUSALS));
-                let fault = self.arm("ec2", calls.0, "lab-launch", calls.1, action);
-                Some(Struck::Begins(Duration::ZERO, End::Hit { fault }))
+                let operation = Some("CreateFleet");
+                let times = REFUSALS;
+                let fault = self.arm("ec2", operation, "lab-launch", Some(times), action);
+                Some(Struck::Begins(Duration::ZERO, End::Hit { fault, times }))
             }
             Kind::Ec2Away => Some(self.away("ec2")),
             Kind::TableAway => Some(self.away("dynamodb")),
@@ -144,8 +145,9 @@ impl Churn {
             Kind::AnswersLost => {
                 let (_, service, _) = self.pick(&FUNCTIONS)?;
                 let action = Action::LoseAnswer {};
-                let fault = self.arm(service, None, "lab-", Some(LOST), action);
-                Some(Struck::Begins(Duration::ZERO, End::Hit { fault }))
+                let times = LOST;
+                let fault = self.arm(service, None, "lab-", Some(times), action);
+                Some(Struck::Begins(Duration::ZERO, End::Hit { fault, times }))
             }
             Kind::FunctionKilled => Some(self.function_hangs()),
             Kind::AgentKilled => {
@@ -258,7 +260,7 @@ impl Churn {
         let action = refusal("ServiceUnavailable", "The service is unavailable.");
         let fault = self.arm(service, None, "", None, action);
         let least = Duration::from_millis(self.rng.u64(AWAY_MS));
-        Struck::Begins(least, End::Hit { fault })
+        Struck::Begins(least, End::Hit { fault, times: 1 })
     }
 
     fn function_hangs(&mut self) -> Struck {
@@ -302,9 +304,10 @@ impl Churn {
     }
 
     fn has_struck(&self, end: &End) -> bool {
-        let fired = |fault: &String| self.lab.cloud.proxy.faults().fired(fault) > 0;
+        let times_of = |fault: &String| self.lab.cloud.proxy.faults().fired(fault);
+        let fired = |fault: &String| times_of(fault) > 0;
         match end {
-            End::Hit { fault } => fired(fault),
+            End::Hit { fault, times } => times_of(fault) >= *times,
             End::Capacity { probe } => fired(probe),
             End::Killed { faults, .. } => fired(&faults[1]),
             End::Booted { before } => {
@@ -317,10 +320,13 @@ impl Churn {
 
     /// Ends a fault; false if it has struck nothing.
     async fn end(&mut self, end: End) -> bool {
-        let has_struck = self.has_struck(&end);
+        let has_struck = match &end {
+            End::Hit { fault, .. } => self.lab.cloud.proxy.faults().fired(fault) > 0,
+            other => self.has_struck(other),
+        };
         let disarm = |fault: &String| self.lab.cloud.proxy.faults().disarm(fault);
         match end {
-            End::Hit { fault } => disarm(&fault),
+            End::Hit { fault, .. } => disarm(&fault),
             End::Capacity { probe } => {
                 set_all_free_capacity(&self.lab, None);
                 disarm(&probe)
