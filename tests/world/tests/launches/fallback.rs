@@ -66,6 +66,9 @@ fn those_that_come_while_spot_rests_are_told_too() {
         let mut site = site(&port, 0);
         let (first, second) = (site.nodes[..1].to_vec(), site.nodes[1..3].to_vec());
         resume_each(&mut site, &port, &first).await;
+        let (_, told) = site.instances(&first).await.remove(0);
+        let says = "launched 1 on-demand, for spot: InsufficientInstanceCapacity: ";
+        assert!(told.as_ref().is_some_and(|note| note.contains(says)), "{told:?}");
         let asked_ms = port.now_ms();
         resume_each(&mut site, &port, &second).await;
         assert!(port.now_ms() - asked_ms < 60_000, "spot still rests");
