@@ -68,7 +68,10 @@ fn those_that_come_while_spot_rests_are_told_too() {
         resume_each(&mut site, &port, &first).await;
         let (_, told) = site.instances(&first).await.remove(0);
         let says = "launched 1 on-demand, for spot: InsufficientInstanceCapacity: ";
-        assert!(told.as_ref().is_some_and(|note| note.contains(says)), "{told:?}");
+        assert!(
+            told.as_ref().is_some_and(|note| note.contains(says)),
+            "{told:?}"
+        );
         let asked_ms = port.now_ms();
         resume_each(&mut site, &port, &second).await;
         assert!(port.now_ms() - asked_ms < 60_000, "spot still rests");

@@ -1,4 +1,4 @@
-//! What another release has written, and this one cannot read: it keeps nothing else from being done.
+//! What a sweep does and the site is told, where something cannot be read (another release has written it) or sent.
 
 use std::collections::BTreeMap;
 
@@ -10,11 +10,14 @@ use spillway_control::launch::Budget;
 use spillway_control::ports::{Clock, Control, Ec2, InstanceSeen, Table, Terminated};
 use spillway_control::publish::publish;
 use spillway_control::record::LaunchAnswer;
-use spillway_control::sweep::sweep;
+use spillway_control::sweep::{LAST_REPORT, SweepReport, sweep};
+use spillway_control::tally::Tally;
 use spillway_core::message::SweepOrder;
 use spillway_core::name::{ClusterName, InstanceId};
 use spillway_core::plan::{InstanceState, LaunchCall};
 use spillway_core::site_event::Detail;
+use spillway_core::sweep::Heal;
+use spillway_lab::faults::{self, Action};
 use spillway_world::site_bus::MemoryBus;
 
 const NOW_MS: u64 = 1_790_000_000_000;
@@ -37,12 +40,12 @@ impl Clock for At {
 }
 
 /// An EC2 that shows one instance that nobody knows.
-struct Orphan(InstanceId);
+struct Orphan;
 
 impl Ec2 for Orphan {
     async fn find(&self, _: &BTreeMap<String, String>) -> Result<Vec<InstanceSeen>, Fault> {
         Ok(vec![InstanceSeen {
-            instance_id: self.0.clone(),
+            instance_id: orphan(),
             state: "running".to_owned(),
             state_reason: None,
             address: None,
@@ -83,6 +86,23 @@ impl Ec2 for Orphan {
     }
 }
 
+fn orphan() -> InstanceId {
+    InstanceId::new("i-0123456789abcdef0").unwrap()
+}
+
+async fn swept(place: &Place, at_ms: u64) -> Result<Tally, Fault> {
+    let control = Control {
+        cluster: ClusterName::new("lab").unwrap(),
+        table: place.table.clone(),
+        queues: place.queues.clone(),
+        clock: At(at_ms),
+    };
+    let budget = Budget {
+        ends_ms: at_ms + MINUTE_MS,
+    };
+    sweep(&control, &Orphan, SweepOrder::default(), budget).await
+}
+
 async fn put(place: &Place, item: &[(&str, AttributeValue)]) {
     let mut put = place.dynamo.put_item().table_name(TABLE);
     for (name, value) in item {
@@ -105,24 +125,48 @@ async fn an_unreadable_report_keeps_no_sweep_from_its_work() {
         ("record", text(UNREADABLE)),
     ];
     put(&place, &report).await;
-    let id = InstanceId::new("i-0123456789abcdef0").unwrap();
-    let ec2 = Orphan(id.clone());
     // Marked by the first, ended by the second.
     for at_ms in [NOW_MS, NOW_MS + 5 * MINUTE_MS] {
-        let control = Control {
-            cluster: ClusterName::new("lab").unwrap(),
-            table: place.table.clone(),
-            queues: place.queues.clone(),
-            clock: At(at_ms),
-        };
-        let budget = Budget {
-            ends_ms: at_ms + MINUTE_MS,
-        };
-        let swept = sweep(&control, &ec2, SweepOrder::default(), budget).await;
-        swept.expect("it sweeps");
+        swept(&place, at_ms).await.expect("it sweeps");
     }
-    let items = place.table.instances(&[id]).await.expect("an answer");
+    let items = place.table.instances(&[orphan()]).await.expect("an answer");
     assert_eq!(items[0].state, InstanceState::Released);
+    place.cloud.stop().await;
+}
+
+/// `publish` tells the site by the report: what is healed must stand there first, for it is not found again.
+#[tokio::test]
+async fn a_sweep_that_breaks_off_has_said_what_it_set_out_to_heal() {
+    let place = Place::start().await;
+    swept(&place, NOW_MS).await.expect("it marks");
+    let refused = faults::Fault {
+        id: None,
+        service: "sqs".to_owned(),
+        operation: None,
+        principal: None,
+        body_contains: None,
+        times: None,
+        action: Action::Refuse {
+            status: 403,
+            code: "AccessDenied".to_owned(),
+            message: "by a test".to_owned(),
+        },
+    };
+    place
+        .cloud
+        .proxy
+        .faults()
+        .arm(refused)
+        .expect("well formed");
+    let broken_off = swept(&place, NOW_MS + 5 * MINUTE_MS).await;
+    assert!(broken_off.is_err(), "{broken_off:?}");
+    let last = place.table.shared::<Option<SweepReport>>(LAST_REPORT).await;
+    let last = last.expect("an answer").record.expect("a report");
+    let [finding] = &last.findings[..] else {
+        panic!("{last:?}");
+    };
+    assert_eq!(finding.instance, Some(orphan()));
+    assert_eq!(finding.heal, Some(Heal::End));
     place.cloud.stop().await;
 }
 
