@@ -4,6 +4,7 @@
 pub mod broken;
 mod cost;
 mod killed;
+mod stream;
 mod unavailable;
 
 use serde_json::Value;
@@ -26,13 +27,18 @@ fn calls(lab: &Lab, function: &str, since_ms: u64) -> Vec<Call> {
 async fn dead_letters(lab: &Lab) -> u64 {
     let mut count = 0;
     for queue in ["Resume", "Suspend", "Reports", "Updates"] {
-        let url = lab.output(&format!("{queue}DeadLetterQueueUrl"));
-        let url = url.expect("the stack has the queue");
-        let attributes = lab.cloud.emulator.root().queue_attributes(url).await;
-        let attributes: Value = attributes.expect("SQS answers");
-        let messages = attributes["ApproximateNumberOfMessages"].as_str();
-        let messages = messages.expect("a number");
-        count += messages.parse::<u64>().expect("a number");
+        count += messages(lab, &format!("{queue}DeadLetterQueueUrl")).await;
     }
     count
+}
+
+/// How many messages lie in a queue, by its output.
+async fn messages(lab: &Lab, queue: &str) -> u64 {
+    let url = lab.output(queue).expect("the stack has the queue");
+    let attributes = lab.cloud.emulator.root().queue_attributes(url).await;
+    let attributes: Value = attributes.expect("SQS answers");
+    let messages = attributes["ApproximateNumberOfMessages"].as_str();
+    messages
+        .and_then(|count| count.parse().ok())
+        .expect("a number")
 }
