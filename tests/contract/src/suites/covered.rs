@@ -1,8 +1,8 @@
 //! Which test covers which method of the ports, on both worlds where the test is a suite's. `tests/coverage.rs` sees to
 //! it that none is missing, and that the tests are there.
 //!
-//! The table's stream is no port: Lambda hands its changes over. That what its reader fails at comes again, as the simulation
-//! has it, is told on the emulator by `tests/lab/tests/stories/faults/stream.rs`.
+//! The table's stream is no port: Lambda hands its changes over, and what its reader fails at comes again. The emulator does
+//! not do that, so the simulation alone has it; `functions/runtime/tests` looks at what is answered.
 
 /// A port's method, and the file and the function that cover it.
 pub type Covered = (&'static str, &'static str, &'static str);

@@ -4,8 +4,8 @@
 pub mod broken;
 mod cost;
 mod killed;
-mod stream;
 mod unavailable;
+mod untold;
 
 use serde_json::Value;
 use spillway_lab::journal::Call;

@@ -226,14 +226,11 @@ async fn none_runs_without_caps(lab: &Lab) {
 
 /// Sweeps once, and waits until it is done.
 pub async fn sweep(lab: &Lab) {
-    let begun_ms = now_ms();
-    ask(lab, &json!({"kind": "sweep"})).await;
+    let name = format!("story-{}", now_ms());
+    ask(lab, &json!({"kind": "sweep", "report_id": name})).await;
     for _ in 0..300 {
-        let report = report(lab, "last").await;
-        if report["at_ms"]
-            .as_u64()
-            .is_some_and(|at_ms| at_ms >= begun_ms)
-        {
+        // The last report is there before the sweep sets to it, one that was asked for when it is done.
+        if !report(lab, &name).await.is_null() {
             return;
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
