@@ -59,9 +59,13 @@ fn spot_then_on_demand(spec: &mut LabSpec) {
 /// How often slurmctld has called `ResumeProgram`.
 fn resume_calls(lab: &Lab) -> usize {
     let log = std::fs::read_to_string(lab.head.slurmctld_log()).expect("slurmctld has a log");
-    log.lines()
-        .filter(|line| line.contains(" waking nodes "))
-        .count()
+    // The second is 26.05's way to say it.
+    let said = [
+        " waking nodes ",
+        "Issued slurmctld power action __resumeprog__ ",
+    ];
+    let is_call = |line: &&str| said.iter().any(|words| line.contains(words));
+    log.lines().filter(is_call).count()
 }
 
 /// Waits until the node's Reason is ours.
