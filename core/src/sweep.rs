@@ -25,6 +25,7 @@ mod summary;
 
 pub use instances::unowned;
 pub use marks::{Mark, Marks};
+pub use nodes::{HELD_DOWN, REGISTERED_AS_IT, REGISTRATION_REFUSED};
 pub use report::{SlurmNode, SlurmReport};
 pub use summary::{LAST_REPORT, MAX_LISTED, SweepReport};
 

@@ -50,6 +50,7 @@ pub enum Kind {
     OverCap,
     Refused,
     NotJoined,
+    Replaced,
     Gone,
     AtRest,
 }

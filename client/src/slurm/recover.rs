@@ -4,7 +4,8 @@
 //! - `State=POWER_DOWN_FORCE` clears all but a base state of DOWN, which stays for ever, and kills a job;
 //! - `State=IDLE` clears DOWN, kills no job (it is refused then), and must come after the former, once the node is
 //!   `POWERING_DOWN`: before, slurmctld may set it DOWN again. With a `Reason=` beside it, 22.05 and 26.05 lose it;
-//! - neither ends a `POWERING_DOWN` before its time: that is `SuspendTimeout`'s.
+//! - neither ends a `POWERING_DOWN` before its time, which is `SuspendTimeout`'s; `State=RESUME` does, at once, and is refused
+//!   on a node that is idle and powered down. It is for nodes whose time has long passed by the site's own configuration.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -38,6 +39,8 @@ pub enum Remedy {
     PowerDown,
     /// `State=IDLE`.
     Idle,
+    /// `State=RESUME`: it powers down without end.
+    Resume,
     /// It is powered down and well, and has another's address.
     Address,
 }
@@ -62,17 +65,22 @@ pub fn remedy(row: &NodeRow) -> Option<Remedy> {
     (row.has("POWERED_DOWN") && row.has_own_address()).then_some(Remedy::Address)
 }
 
-/// [`remedy`], for a node that no instance of ours serves: one that is up for all that, a stranger runs.
+/// [`remedy`], for a node that no instance of ours serves and that the sweep has found wedged: one that is up for all that, a
+/// stranger runs, and one that powers down has done so for longer than twice the policy's `suspend_timeout_seconds`.
 pub fn remedy_unserved(row: &NodeRow) -> Option<Remedy> {
-    let is_up = row.is_cloud()
+    let is_idle = row.is_cloud()
         && row.has("IDLE")
-        && !row.is_let_go()
         && !row.holds_job()
         && !row.is_powering_up()
         && !row.has("POWER_UP")
-        && !row.has("POWER_DOWN");
-    let is_up = is_up && !is_somebodys(row);
-    remedy(row).or(is_up.then_some(Remedy::PowerDown))
+        && !row.has("POWER_DOWN")
+        && !is_somebodys(row);
+    let unserved = if row.has("POWERING_DOWN") {
+        Some(Remedy::Resume)
+    } else {
+        (!row.is_let_go()).then_some(Remedy::PowerDown)
+    };
+    remedy(row).or(unserved.filter(|_| is_idle))
 }
 
 /// Whether it is down or drained for a reason that is neither ours nor slurmctld's.
@@ -96,6 +104,7 @@ impl Slurm {
         let with = |remedy| chosen(&rows, remedy);
         self.fail(&with(Remedy::PowerDown), reason).await?;
         self.set(&with(Remedy::Idle), &["State=IDLE"]).await?;
+        self.set(&with(Remedy::Resume), &["State=RESUME"]).await?;
         let strangers = rows
             .iter()
             .filter(|row| row.has("POWERED_DOWN") && row.has_own_address());
@@ -157,12 +166,15 @@ mod tests {
 
     #[test]
     fn what_heals_what() {
-        use Remedy::{Address, Idle, PowerDown};
+        use Remedy::{Address, Idle, PowerDown, Resume};
         for (state, expected) in [
             ("IDLE+CLOUD", Some(PowerDown)),
             ("IDLE+CLOUD+NOT_RESPONDING", Some(PowerDown)),
             ("IDLE+CLOUD+NOT_RESPONDING+POWERING_UP", None),
             ("IDLE+CLOUD+POWER_DOWN", None),
+            ("IDLE+CLOUD+POWERING_DOWN", Some(Resume)),
+            ("IDLE+CLOUD+NOT_RESPONDING+POWERING_DOWN", Some(Resume)),
+            ("DOWN+CLOUD+POWERING_DOWN", Some(Idle)),
             ("MIXED+CLOUD", None),
             ("IDLE+CLOUD+POWERED_DOWN", None),
             ("IDLE", None),

@@ -10,6 +10,13 @@ use crate::pairing::{Pairing, PairingState};
 /// Clocks of two programs on the head node are one clock; a request is stamped after slurmctld has changed the node.
 const STAMP_MARGIN_MS: u64 = 1_000;
 
+/// What a reason says of a node that slurmctld holds down.
+pub const HELD_DOWN: &str = "slurmctld holds the node down";
+/// What it says where the node is not as slurm.conf has it.
+pub const REGISTRATION_REFUSED: &str = "slurmctld refuses the node's registration";
+/// What it says where something else runs slurmd under the node's name.
+pub const REGISTERED_AS_IT: &str = "registered as this node";
+
 impl<'a> Sweep<'a> {
     /// slurmctld's word on a node, where it was given after the node's last request was stamped.
     fn news_of(&self, pairing: &Pairing) -> Option<&'a SlurmNode> {
@@ -62,7 +69,7 @@ impl<'a> Sweep<'a> {
         {
             let lasts = self.marks.has_lasted(Mark::Down(name.clone()), confirm_ms);
             let why = node.reason.as_deref().unwrap_or("no reason given");
-            let reason = format!("spillway: slurmctld {how} ({why}); {instance} is replaced");
+            let reason = format!("spillway: {how} ({why}); {instance} is replaced");
             let heal = lasts.then_some(Heal::Fail);
             return Some(Finding::of(FindingKind::Down, pairing, reason, heal));
         }
@@ -93,7 +100,7 @@ impl<'a> Sweep<'a> {
         let mark = Mark::Stranger(pairing.node.clone());
         let lasts = self.marks.has_lasted(mark, confirm_ms);
         let reason = format!(
-            "spillway: {registered} registered as this node, its instance {instance} is at {address}"
+            "spillway: {registered} {REGISTERED_AS_IT}, its instance {instance} is at {address}"
         );
         let heal = lasts.then_some(Heal::Fail);
         Some(Finding::of(FindingKind::Stranger, pairing, reason, heal))
@@ -154,9 +161,9 @@ fn complaint(state: NodeState<'_>) -> Option<&'static str> {
     if state.is_let_go() {
         None
     } else if state.has("DOWN") {
-        Some("holds the node down")
+        Some(HELD_DOWN)
     } else if state.has("INVALID_REG") && !state.has_job() {
-        Some("refuses the node's registration")
+        Some(REGISTRATION_REFUSED)
     } else {
         None
     }

@@ -29,6 +29,39 @@ fn an_instance_that_nobody_owns_is_ended_when_it_is_old_and_was_found_before() {
     assert_eq!(taken_up, SweepPlan::default());
 }
 
+/// `docs/healing.md` promises it: with a sweep a minute, whenever the first one comes, and where EC2 shows the instance late.
+#[test]
+fn an_orphan_lives_for_two_to_five_minutes() {
+    const MINUTE_MS: u64 = 60_000;
+    for first_after_ms in (0..MINUTE_MS).step_by(1_000) {
+        for shown_after_ms in [0, 30_000] {
+            let (snapshot, states) = healthy();
+            let snapshot = with(snapshot, &states);
+            let orphan = SeenInstance {
+                launched_ms: NOW_MS,
+                launch: None,
+                ..seen(7)
+            };
+            let mut last = SweepPlan::default();
+            let after_ms = (0..10).map(|number| first_after_ms + number * MINUTE_MS);
+            let ended_after_ms = after_ms.into_iter().find(|after_ms| {
+                let mut shown = snapshot.clone();
+                if *after_ms >= shown_after_ms {
+                    shown.instances.insert(instance(7), orphan.clone());
+                }
+                last = again(&shown, &last, *after_ms);
+                let mut findings = last.findings.iter();
+                findings.any(|finding| finding.heal == Some(Heal::End))
+            });
+            let lived_ms = ended_after_ms.expect("it is ended");
+            assert!(
+                (2 * MINUTE_MS..=5 * MINUTE_MS).contains(&lived_ms),
+                "{lived_ms} ms"
+            );
+        }
+    }
+}
+
 #[test]
 fn an_instance_is_no_orphan_while_its_launch_goes_on_or_somebody_holds_it() {
     let (mut snapshot, states) = healthy();

@@ -3,11 +3,12 @@
 use spillway_core::pairing::{Step, StepKind};
 use spillway_core::plan::InstanceState;
 use spillway_core::record::HeldBy;
+use spillway_core::sweep::{FindingKind, HELD_DOWN, REGISTERED_AS_IT, REGISTRATION_REFUSED};
 
 use super::{Kind, Verdict, refusal, verdict as judged};
 use crate::explain::facts::{NodeFacts, NodeItem};
 use crate::explain::{NOTHING_TO_DO, ago, plain};
-use crate::slurm;
+use crate::slurm::{self, NodeRow};
 
 /// Judges by the last thing that happened to it.
 pub fn verdict(facts: &NodeFacts, record: &NodeItem) -> Verdict {
@@ -69,6 +70,9 @@ fn held(facts: &NodeFacts) -> Option<Verdict> {
 
 fn stuck(facts: &NodeFacts) -> Option<Verdict> {
     let row = facts.slurm.as_ref().ok()?.as_ref()?;
+    if row.has("POWERING_DOWN") && row.has("IDLE") {
+        return powers_down_for_ever(facts, row);
+    }
     slurm::remedy(row)?;
     let reason = row.reason.as_deref().unwrap_or("no reason given");
     Some(judged(
@@ -79,6 +83,23 @@ fn stuck(facts: &NodeFacts) -> Option<Verdict> {
             row.state
         ),
         "Nothing to do at first: the sweep gets it out of that within a few minutes. To look now: `spillway sweep --dry-run`.",
+    ))
+}
+
+/// What powers down is well until the sweep finds that it does so for too long.
+fn powers_down_for_ever(facts: &NodeFacts, row: &NodeRow) -> Option<Verdict> {
+    let swept = facts.sweep.as_ref().ok()?.as_ref()?;
+    let mut findings = swept.findings.iter();
+    findings.find(|finding| finding.what == FindingKind::Wedged)?;
+    Some(judged(
+        Kind::Stuck,
+        false,
+        format!(
+            "is stuck in Slurm: slurmctld has been powering it down for longer than spillway.toml allows ({}).",
+            row.state
+        ),
+        "The sweep gets it out of that. If it comes again: make SuspendTimeout in slurm.conf (`scontrol show config`) and \
+         suspend_timeout_seconds in spillway.toml agree.",
     ))
 }
 
@@ -110,7 +131,28 @@ fn not_joined(last: &Step, reason: &str) -> Verdict {
     )
 }
 
+/// Its instance was well; what slurmctld made of it was not.
+fn replaced(reason: &str) -> Option<Verdict> {
+    let advice = if reason.contains(REGISTRATION_REFUSED) {
+        "slurm.conf says of the node what its instances do not have: make CPUs, RealMemory and Gres there, in its node group and of \
+         its instance types agree. Until then the next instance is refused as well."
+    } else if reason.contains(REGISTERED_AS_IT) {
+        "Find out who runs slurmd under this node's name at that address, and stop it: its next instance may meet it again. The node \
+         itself is tried again with the next job."
+    } else if reason.contains(HELD_DOWN) {
+        "If it comes again, see in slurmctld's log and in the instance's console why slurmd stopped answering. The node is tried \
+         again with the next job."
+    } else {
+        return None;
+    };
+    let what = format!("is powered down, and its instance was ended by the sweep: {reason}.");
+    Some(judged(Kind::Replaced, false, what, advice))
+}
+
 fn gone(record: &NodeItem, last: &Step, reason: &str) -> Verdict {
+    if let Some(found) = replaced(reason) {
+        return found;
+    }
     let of_life = record
         .history
         .iter()

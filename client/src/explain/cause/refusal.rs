@@ -19,11 +19,12 @@ const QUOTA: [&str; 4] = [
     "MaxSpotFleetRequestCountExceeded",
 ];
 /// AWS's codes of what there is none of (EC2 API, error codes).
-const CAPACITY: [&str; 7] = [
+const CAPACITY: [&str; 8] = [
     "InsufficientInstanceCapacity",
     "InsufficientHostCapacity",
     "InsufficientReservedInstanceCapacity",
     "InsufficientCapacity",
+    "InsufficientFreeAddressesInSubnet",
     "ReservationCapacityExceeded",
     "SpotMaxPriceTooLow",
     "UnfulfillableCapacity",

@@ -26,7 +26,9 @@ fn calls(lab: &Lab, function: &str, since_ms: u64) -> Vec<Call> {
 /// How many messages lie in the dead-letter queues.
 async fn dead_letters(lab: &Lab) -> u64 {
     let mut count = 0;
-    for queue in ["Resume", "Suspend", "Reports", "Updates"] {
+    for queue in [
+        "Resume", "Suspend", "Reports", "Updates", "Notices", "Sweep",
+    ] {
         count += messages(lab, &format!("{queue}DeadLetterQueueUrl")).await;
     }
     count

@@ -96,7 +96,13 @@ async fn heals(name: &str, slurm: SlurmRelease, wedges: &[Wedge], well: Option<W
 
     let nodes: Vec<&str> = wedges.iter().map(|wedge| wedge.node).collect();
     let waiting = Waiting::are_stuck(&lab, &nodes).await;
-    waiting.are_healed(&lab).await;
+    let healed = waiting.are_healed(&lab).await;
+    for name in &nodes {
+        assert!(
+            healed.iter().any(|(_, of)| of == name),
+            "{name}: {healed:?}"
+        );
+    }
     assert!(node(&lab, "cloud-5").await.is("DOWN"), "an administrator's");
     beside.ends_untouched(&lab).await;
     for name in nodes {

@@ -88,6 +88,9 @@ async fn a_thousand_nodes(name: &str, jobs: Vec<Value>) {
 
     assert!(resume.len() <= RESUME_CALLS, "{resume:?}");
     assert!(suspend.len() <= SUSPEND_CALLS, "{suspend:?}");
+    // Nobody else asked EC2 for anything, and nobody asked later.
+    let all = of_ec2(&lab, "lab-", begun_ms);
+    assert_eq!(all.len(), resume.len() + suspend.len(), "{all:?}");
     written.retain(|kind, _| !BY_TIME.contains(&kind.as_str()));
     let all: u32 = written.values().sum();
     assert!(
