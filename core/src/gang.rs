@@ -12,6 +12,9 @@ use crate::pairing::LaunchKey;
 /// ten seconds or so.
 pub const PART_WAIT_MS: u64 = 60_000;
 
+/// What a reason says where a part of a gang is missing.
+pub const NOT_ASKED_FOR: &str = "Slurm did not ask for";
+
 /// Most nodes of one gang that other requests are to ask for.
 pub const MAX_AWAITED_NODES: usize = 10_000;
 
@@ -128,7 +131,7 @@ impl Gang {
             return;
         }
         let reason = format!(
-            "spillway: Slurm did not ask for {} of the job's nodes within {} s",
+            "spillway: {NOT_ASKED_FOR} {} of the job's nodes within {} s",
             self.awaited.len(),
             PART_WAIT_MS / 1000
         );

@@ -307,7 +307,7 @@ mod tests {
             "IDLE+CLOUD+POWERING_DOWN",
             "10.0.0.5",
             "",
-            [STALE, STALE, STALE, STALE, STALE],
+            [STALE, STALE, STALE, STALE, APPLY],
         ),
         (
             "IDLE+CLOUD+POWERED_DOWN",

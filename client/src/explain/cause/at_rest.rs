@@ -86,11 +86,11 @@ fn stuck(facts: &NodeFacts) -> Option<Verdict> {
     ))
 }
 
-/// What powers down is well until the sweep finds that it does so for too long.
+/// What powers down is well until the sweep has something done about it.
 fn powers_down_for_ever(facts: &NodeFacts, row: &NodeRow) -> Option<Verdict> {
     let swept = facts.sweep.as_ref().ok()?.as_ref()?;
     let mut findings = swept.findings.iter();
-    findings.find(|finding| finding.what == FindingKind::Wedged)?;
+    findings.find(|finding| finding.what == FindingKind::Wedged && finding.heal.is_some())?;
     Some(judged(
         Kind::Stuck,
         false,

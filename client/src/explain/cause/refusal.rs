@@ -1,5 +1,6 @@
 //! Nodes for which nothing was launched: whose limit it was, and what would help.
 
+use spillway_core::gang::NOT_ASKED_FOR;
 use spillway_core::pairing::Step;
 use spillway_core::plan::Recipe;
 use spillway_core::usage::OVER_LIMIT;
@@ -74,11 +75,22 @@ pub fn verdict(facts: &NodeFacts, last: &Step, reason: &str) -> Verdict {
     if has(&CAPACITY) {
         return make(
             Kind::NoCapacity,
-            format!("got no instance {when}, because EC2 had none of what its node group may use."),
+            format!(
+                "got no instance {when}, because EC2 had not enough of what its node group may use."
+            ),
             format!(
                 "{} More instance types, zones or capacity kinds for the node group in spillway.toml make that rarer.",
                 again(facts).trim_start()
             ),
+        );
+    }
+    if reason.contains(NOT_ASKED_FOR) {
+        return make(
+            Kind::Refused,
+            format!("was given up {when}: {reason}, and the job needs all of them at once."),
+            "Slurm asks for a job's nodes within seconds, so many a minute as ResumeRate in slurm.conf allows: look there, and in \
+             slurmctld's log for the other nodes. The node is tried again with the next job."
+                .to_owned(),
         );
     }
     make(

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use spillway_core::capacity::Capacity;
-use spillway_core::sweep::{Finding, FindingKind};
+use spillway_core::sweep::{Finding, FindingKind, Heal};
 
 use super::super::node::account;
 use super::*;
@@ -286,15 +286,18 @@ fn one_that_powers_down_for_ever() {
         slurm: Ok(Some(row("IDLE+CLOUD+POWERING_DOWN", "10.0.0.7", None))),
         ..quiet(1500)
     };
-    assert!(told(&facts).0, "it may be on its way");
-    facts.sweep.as_mut().unwrap().as_mut().unwrap().findings = vec![Finding {
-        what: FindingKind::Wedged,
-        node: Some(name("cloud-7")),
-        instance: None,
-        reason: "spillway: nothing serves this node and it was IDLE+CLOUD+POWERING_DOWN (no reason given)".to_owned(),
-        heal: None,
-    }];
-    let (well, text) = told(&facts);
+    let mut with = |heal| {
+        facts.sweep.as_mut().unwrap().as_mut().unwrap().findings = vec![Finding {
+            what: FindingKind::Wedged,
+            node: Some(name("cloud-7")),
+            instance: None,
+            reason: "spillway: nothing serves this node and it was IDLE+CLOUD+POWERING_DOWN (no reason given)".to_owned(),
+            heal,
+        }];
+        told(&facts)
+    };
+    assert!(with(None).0, "it may be on its way");
+    let (well, text) = with(Some(Heal::Recover { generation: 900 }));
     assert!(!well);
     insta::assert_snapshot!(text);
 }
