@@ -74,19 +74,20 @@ async fn powers_down_for_ever(lab: &Lab, name: &str) {
     assert!(seen.is("POWERING_DOWN"), "{seen:?}");
     println!("{name} is stuck: {}", seen.flags.join("+"));
     let id = submit(lab, name, 0).await;
+    // The agent's report of the states may be half a minute old, and the sweep waits for twice the policy's time.
     let mut is_found = false;
-    for _ in 0..12 {
+    until("the job has the node", 240, async || {
         sweep(lab).await;
         let last = report(lab, "last").await;
         let findings = last["findings"].as_array().into_iter().flatten();
-        let mut of_node = findings.filter(|finding| finding["node"] == name);
-        is_found |=
-            of_node.any(|finding| finding["what"] == "wedged" && finding["heal"].is_object());
-        if is_found {
-            break;
-        }
+        is_found |= findings
+            .filter(|finding| finding["node"] == name && finding["heal"].is_object())
+            .filter_map(|finding| finding["reason"].as_str())
+            .any(|reason| reason.contains("POWERING_DOWN"));
         pause(6).await;
-    }
+        (job(lab, &id, "JobState").await != "PENDING").then_some(())
+    })
+    .await;
     assert!(is_found, "no sweep has healed {name}");
     job_is(lab, &id, "COMPLETED", 150).await;
     print_log_of(lab, name);

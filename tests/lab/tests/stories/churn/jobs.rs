@@ -7,7 +7,6 @@ use spillway_lab::lab::Lab;
 
 use super::NODES;
 use super::diary::Diary;
-use crate::support::submit_with;
 
 /// Most nodes of a job.
 pub const MOST_NODES: usize = 3;
@@ -78,9 +77,10 @@ impl Jobs {
         } else {
             "--no-requeue"
         };
-        let id = match &names {
-            Some(names) => submit_with(lab, names, seconds, option).await,
-            None => submit_anywhere(lab, count, seconds, option).await,
+        let id = match submitted(lab, count, names.as_deref(), seconds, option).await {
+            Ok(id) => id,
+            // slurmctld is too slow for sbatch: a user would submit again.
+            Err(error) => return diary.note(&format!("no job: {error:#}")),
         };
         let on = names.unwrap_or_else(|| format!("{count} nodes"));
         diary.note(&format!("job {id} {option} on {on} for {seconds} s"));
@@ -276,15 +276,20 @@ impl SeenNode {
     }
 }
 
-async fn submit_anywhere(lab: &Lab, count: usize, seconds: u64, option: &str) -> String {
+async fn submitted(
+    lab: &Lab,
+    count: usize,
+    names: Option<&str>,
+    seconds: u64,
+    option: &str,
+) -> anyhow::Result<String> {
     let script = format!("#!/bin/bash\nhostname\nsleep {seconds}\n");
-    let count = count.to_string();
     let output = format!("--output={}/%j.out", lab.shared_directory().display());
-    let id = lab
-        .head
-        .sbatch(&["-N", &count, option, &output], &script)
-        .await;
-    id.expect("sbatch takes the job").to_string()
+    let count = count.to_string();
+    let mut options = vec!["-N", &count, option, &output];
+    options.extend(names.into_iter().flat_map(|names| ["-w", names]));
+    let id = lab.head.sbatch(&options, &script).await?;
+    Ok(id.to_string())
 }
 
 /// So many different nodes.
