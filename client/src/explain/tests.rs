@@ -1,5 +1,6 @@
 //! The stories of nodes, jobs and requests, each as it is told.
 
+mod let_go;
 mod nodes;
 mod others;
 

@@ -2,6 +2,7 @@
 //! the adapters on an emulator of AWS, each as the suites look at it. [`Place`] is that emulator behind the lab's proxy,
 //! which can be told to refuse calls, to lose answers and to change them.
 
+pub mod clock;
 pub mod emulator;
 pub mod memory;
 pub mod sample;

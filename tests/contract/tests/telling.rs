@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
+use spillway_contract::clock::At;
 use spillway_contract::suites::events::change;
 use spillway_contract::{Place, TABLE};
 use spillway_control::fault::Fault;
 use spillway_control::launch::Budget;
-use spillway_control::ports::{Clock, Control, Ec2, InstanceSeen, Table, Terminated};
+use spillway_control::ports::{Control, Ec2, InstanceSeen, Table, Terminated};
 use spillway_control::publish::publish;
 use spillway_control::record::LaunchAnswer;
 use spillway_control::sweep::{LAST_REPORT, SweepReport, sweep};
@@ -24,20 +25,6 @@ const NOW_MS: u64 = 1_790_000_000_000;
 const HOUR_MS: u64 = 3_600_000;
 const MINUTE_MS: u64 = 60_000;
 const UNREADABLE: &str = r#"{"of": "tomorrow"}"#;
-
-/// A clock that stands.
-#[derive(Debug)]
-struct At(u64);
-
-impl Clock for At {
-    fn now_ms(&self) -> u64 {
-        self.0
-    }
-    async fn sleep_ms(&self, _ms: u64) {}
-    fn fresh_id(&self) -> String {
-        "fresh".to_owned()
-    }
-}
 
 /// An EC2 that shows one instance that nobody knows.
 struct Orphan;

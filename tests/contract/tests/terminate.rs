@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use spillway_aws::{DynamoTable, SqsQueues};
 use spillway_contract::Place;
+use spillway_contract::clock::At;
 use spillway_control::caps::reserve;
 use spillway_control::fault::Fault;
-use spillway_control::ports::{Clock, Control, Ec2, InstanceSeen, Table, Terminated};
+use spillway_control::ports::{Control, Ec2, InstanceSeen, Table, Terminated};
 use spillway_control::record::{LaunchAnswer, Origin};
 use spillway_control::shared::ONLY;
 use spillway_control::terminate::terminate;
@@ -23,20 +24,6 @@ use spillway_core::usage::Usage;
 
 const SITE: &str = include_str!("../../../infra/examples/spillway.toml");
 const NOW_MS: u64 = 1_790_000_000_000;
-
-/// A clock that stands.
-#[derive(Debug)]
-struct At(u64);
-
-impl Clock for At {
-    fn now_ms(&self) -> u64 {
-        self.0
-    }
-    async fn sleep_ms(&self, _ms: u64) {}
-    fn fresh_id(&self) -> String {
-        "fresh".to_owned()
-    }
-}
 
 /// EC2 that knows some instances and notes which it ends.
 #[derive(Debug, Default)]

@@ -5,9 +5,10 @@ use std::net::IpAddr;
 
 use spillway_aws::{DynamoTable, SqsQueues};
 use spillway_contract::Place;
+use spillway_contract::clock::At;
 use spillway_control::fault::{Fault, FaultKind};
 use spillway_control::pairings::apply;
-use spillway_control::ports::{Clock, CommandOutcome, CommandOutcomes, Control, Table};
+use spillway_control::ports::{CommandOutcome, CommandOutcomes, Control, Table};
 use spillway_control::report::{self, ReportError};
 use spillway_control::sender::Sender;
 use spillway_control::tally::Tally;
@@ -21,20 +22,6 @@ use spillway_lab::faults::{self, Action};
 
 const NOW_MS: u64 = 1_790_000_000_000;
 const DEADLINE_MS: u64 = NOW_MS + 600_000;
-
-/// A clock that stands.
-#[derive(Debug)]
-struct At(u64);
-
-impl Clock for At {
-    fn now_ms(&self) -> u64 {
-        self.0
-    }
-    async fn sleep_ms(&self, _ms: u64) {}
-    fn fresh_id(&self) -> String {
-        "fresh".to_owned()
-    }
-}
 
 /// No command was sent.
 #[derive(Debug)]

@@ -42,9 +42,6 @@ const MAX_NAME_TAGS: usize = 100;
 /// Who holds what nobody was granted.
 static NOBODY: LazyLock<Owner> = LazyLock::new(Owner::default);
 
-/// Where EC2 says nothing.
-pub(super) const NO_REASON: &str = "EC2 launched fewer instances than asked for and gave no reason";
-
 /// A chunk at work.
 pub(super) struct Work<'a, T, Q, C, E> {
     pub control: &'a Control<T, Q, C>,
@@ -168,7 +165,7 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
         let words = history
             .shortages()
             .or_else(|| capacity.resting(self.recipes, now_ms))
-            .unwrap_or_else(|| NO_REASON.to_owned());
+            .unwrap_or_else(|| note::NO_REASON.to_owned());
         (note::bounded(&format!("spillway: {words}")), cool_off)
     }
 

@@ -11,6 +11,9 @@ use spillway_core::plan::Chunk;
 
 use crate::names::distinct;
 
+/// Where EC2 says nothing.
+pub(super) const NO_REASON: &str = "EC2 launched fewer instances than asked for and gave no reason";
+
 /// On one line, of bounded length.
 pub(super) fn bounded(text: &str) -> String {
     let line = text.chars().map(|c| if c.is_control() { ' ' } else { c });

@@ -11,7 +11,7 @@ use spillway_core::plan::Recipe;
 use spillway_core::usage::Owner;
 
 use super::LaunchError;
-use super::chunk::{self, Work};
+use super::chunk::Work;
 use super::gang::Gathered;
 use super::history::History;
 use super::note;
@@ -160,14 +160,13 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
         let now = self.units.share(&meant, free.ready.len());
         let instances: BTreeMap<&NodeName, &InstanceSeen> =
             now.iter().zip(free.ready.iter().copied()).collect();
-        let (note, fallbacks) = self.fallback(&instances, history).await?;
+        let notes = self.fallback_notes(&instances, history).await?;
         let events = instances.iter().filter_map(|(node, instance)| {
-            let note = note.as_ref().filter(|_| fallbacks.contains(*node));
             let event = Event::Launched {
                 launch: self.launch.clone(),
                 instance: instance.instance_id.clone(),
                 address: instance.address?,
-                note: note.cloned(),
+                note: notes.get(*node).cloned(),
             };
             Some(((*node).clone(), event))
         });
@@ -188,15 +187,14 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
         Ok(now.into_iter().collect())
     }
 
-    /// What the jobs are told of nodes whose instances are not of the capacity kind that their group names first, and
-    /// these nodes.
-    async fn fallback(
+    /// What the jobs are told, by node, where the instance is not of the capacity kind that the group names first.
+    async fn fallback_notes(
         &self,
         instances: &BTreeMap<&NodeName, &InstanceSeen>,
         history: &History,
-    ) -> Result<(Option<JobNote>, BTreeSet<NodeName>), LaunchError> {
+    ) -> Result<BTreeMap<NodeName, JobNote>, LaunchError> {
         let Some(first) = self.recipes.first() else {
-            return Ok((None, BTreeSet::new()));
+            return Ok(BTreeMap::new());
         };
         let other_kind = |(node, seen): (&&NodeName, &&InstanceSeen)| {
             let kind = history.kind(&seen.instance_id)?;
@@ -205,15 +203,18 @@ impl<T: Table, Q: Queues, C: Clock, E: Ec2> Work<'_, T, Q, C, E> {
         let kinds: BTreeMap<NodeName, CapacityKind> =
             instances.iter().filter_map(other_kind).collect();
         if kinds.is_empty() {
-            return Ok((None, BTreeSet::new()));
+            return Ok(BTreeMap::new());
         }
         let why = match history.shortages_of(first.capacity) {
             Some(why) => why,
-            None if history.has_asked(first.capacity) => chunk::NO_REASON.to_owned(),
+            None if history.has_asked(first.capacity) => note::NO_REASON.to_owned(),
             None => self.why_not_asked(first).await?,
         };
         let note = note::of_fallback(self.chunk, &kinds, &why);
-        Ok((note, kinds.into_keys().collect()))
+        let nodes = kinds.into_keys();
+        Ok(nodes
+            .filter_map(|node| Some((node, note.clone()?)))
+            .collect())
     }
 
     /// Why EC2 was not even asked by a recipe.

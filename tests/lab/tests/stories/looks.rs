@@ -13,7 +13,7 @@ use spillway_lab::deploy::FUNCTIONS;
 use spillway_lab::lab::Lab;
 use spillway_world::ec2::InstanceState;
 
-use crate::support::{Story, job_is, submit_with, until};
+use crate::support::{Story, job_is, log_lines, submit_with, until};
 
 /// A job on new nodes: slurmctld 22.05 looks only every 30 s whether the nodes of a batch job have booted.
 const JOB_SECONDS: u64 = 90;
@@ -118,7 +118,7 @@ async fn logs_follow(lab: &Lab, request_id: &str) {
             &format!("{function} tells of {request_id}"),
             20,
             async || {
-                let lines = function_lines(lab, function).await;
+                let lines = log_lines(lab, function).await;
                 lines
                     .iter()
                     .any(|line| {
@@ -131,7 +131,7 @@ async fn logs_follow(lab: &Lab, request_id: &str) {
         .await;
     }
     for function in FUNCTIONS {
-        for line in function_lines(lab, function).await {
+        for line in log_lines(lab, function).await {
             let is_metric = line.get("_aws").is_some();
             let is_log = ["timestamp", "level", "message"]
                 .iter()
@@ -156,7 +156,7 @@ async fn metrics_count(lab: &Lab) {
         let mut sums: BTreeMap<String, f64> = BTreeMap::new();
         for function in FUNCTIONS {
             let mut invocations = BTreeSet::new();
-            let lines = function_lines(lab, function).await;
+            let lines = log_lines(lab, function).await;
             for event in lines.iter().filter(|line| line.get("_aws").is_some()) {
                 assert_eq!(
                     (&event["Cluster"], &event["Function"]),
@@ -190,25 +190,6 @@ fn metrics_of(event: &Value) -> Vec<String> {
     directives
         .flat_map(|directive| directive["Metrics"].as_array().into_iter().flatten())
         .filter_map(|metric| metric["Name"].as_str().map(str::to_owned))
-        .collect()
-}
-
-/// The JSON lines that a function has logged.
-async fn function_lines(lab: &Lab, function: &str) -> Vec<Value> {
-    let group = format!("/aws/lambda/{}-{function}", lab.spec.cluster);
-    let root = lab.cloud.emulator.root();
-    let answer = root
-        .json(
-            "logs",
-            "Logs_20140328.FilterLogEvents",
-            &json!({"logGroupName": group}),
-        )
-        .await
-        .expect("the logs");
-    let events = answer["events"].as_array().into_iter().flatten();
-    events
-        .flat_map(|event| event["message"].as_str().unwrap_or_default().lines())
-        .filter_map(|line| serde_json::from_str(line.trim()).ok())
         .collect()
 }
 

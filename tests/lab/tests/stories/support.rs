@@ -2,6 +2,11 @@
 
 pub mod bus;
 pub mod functions;
+mod logs;
+mod table;
+
+pub use logs::{log_lines, metric};
+pub use table::{generation, item, items, ready, record};
 
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
@@ -127,15 +132,17 @@ pub async fn submit(lab: &Lab, nodes: &str, sleep_seconds: u64) -> String {
 
 /// [`submit`], with an option of the caller's.
 pub async fn submit_with(lab: &Lab, nodes: &str, sleep_seconds: u64, option: &str) -> String {
-    let script = format!("#!/bin/bash\nhostname\nsleep {sleep_seconds}\n");
     let count = nodes.split(',').count().to_string();
+    let id = sbatch(lab, &["-N", &count, "-w", nodes, option], sleep_seconds).await;
+    id.expect("sbatch takes the job")
+}
+
+/// Submits such a job with these options alone: its id, if slurmctld takes it.
+pub async fn sbatch(lab: &Lab, options: &[&str], sleep_seconds: u64) -> anyhow::Result<String> {
+    let script = format!("#!/bin/bash\nhostname\nsleep {sleep_seconds}\n");
     let output = format!("--output={}/%j.out", lab.shared_directory().display());
-    let options = ["-N", &count, "-w", nodes, option, &output];
-    lab.head
-        .sbatch(&options, &script)
-        .await
-        .expect("sbatch takes the job")
-        .to_string()
+    let options = [options, &[&output]].concat();
+    Ok(lab.head.sbatch(&options, &script).await?.to_string())
 }
 
 /// A field of `scontrol show job`.
@@ -261,65 +268,6 @@ pub async fn fired(lab: &Lab, id: &str, times: u64) {
     .await;
 }
 
-/// Our record of a node as the table holds it, in DynamoDB's JSON; null if there is none.
-pub async fn record(lab: &Lab, name: &str) -> Value {
-    let key = json!({"pk": {"S": format!("NODE#{}#{name}", lab.spec.cluster)}});
-    item(lab, &key).await
-}
-
-/// Waits until we hold that the node has joined: its instance.
-pub async fn ready(lab: &Lab, name: &str) -> String {
-    until(&format!("{name} is ready"), 30, async || {
-        let record = record(lab, name).await;
-        let instance = record["instance_id"]["S"].as_str()?.to_owned();
-        (record["state"]["S"] == "ready").then_some(instance)
-    })
-    .await
-}
-
-/// An item of the table, in DynamoDB's JSON; null if there is none.
-pub async fn item(lab: &Lab, key: &Value) -> Value {
-    let table = lab.output("TableName").expect("the stack has a table");
-    let body = json!({"TableName": table, "Key": key, "ConsistentRead": true});
-    let root = lab.cloud.emulator.root();
-    let mut answer = root
-        .json("dynamodb", "DynamoDB_20120810.GetItem", &body)
-        .await
-        .expect("the table answers");
-    answer["Item"].take()
-}
-
-/// The table's items of a kind (`node`, `instance`, `request` …), in DynamoDB's JSON.
-pub async fn items(lab: &Lab, kind: &str) -> Vec<Value> {
-    let table = lab.output("TableName").expect("the stack has a table");
-    let mut body = json!({
-        "TableName": table, "ConsistentRead": true, "FilterExpression": "kind = :kind",
-        "ExpressionAttributeValues": {":kind": {"S": kind}},
-    });
-    let mut items = Vec::new();
-    loop {
-        let root = lab.cloud.emulator.root();
-        let answer = root.json("dynamodb", "DynamoDB_20120810.Scan", &body).await;
-        let mut answer = answer.expect("the table answers");
-        if let Value::Array(page) = answer["Items"].take() {
-            items.extend(page);
-        }
-        let last = answer["LastEvaluatedKey"].take();
-        if last.is_null() {
-            return items;
-        }
-        body["ExclusiveStartKey"] = last;
-    }
-}
-
-/// The generation that the table holds for a node; 0 for none.
-pub async fn generation(lab: &Lab, name: &str) -> u64 {
-    record(lab, name).await["generation"]["N"]
-        .as_str()
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(0)
-}
-
 /// Puts a message on one of the stack's queues, as anyone with the right to could.
 pub async fn put(lab: &Lab, queue_output: &str, body: &str) {
     let url = lab.output(queue_output).expect("the stack has the queue");
@@ -403,33 +351,6 @@ pub async fn signing_key(lab: &Lab) -> SigningKey {
     };
     let id = read("active").await;
     SigningKey::from_secret_text(&read(&id).await).expect("a key")
-}
-
-/// What the metric lines of a function add up to.
-pub async fn metric(lab: &Lab, function: &str, name: &str) -> usize {
-    let lines = log_lines(lab, function).await;
-    let events = lines.iter().filter(|line| line["_aws"].is_object());
-    // A count: EMF has it as a float.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    let count = |event: &Value| event[name].as_f64().unwrap_or_default() as usize;
-    events.map(count).sum()
-}
-
-/// What a function has logged: its lines of JSON.
-pub async fn log_lines(lab: &Lab, function: &str) -> Vec<Value> {
-    let group = format!("/aws/lambda/{}-{function}", lab.spec.cluster);
-    let body = json!({"logGroupName": group});
-    let root = lab.cloud.emulator.root();
-    let answer = root
-        .json("logs", "Logs_20140328.FilterLogEvents", &body)
-        .await
-        .expect("the logs answer");
-    let events = answer["events"].as_array().into_iter().flatten();
-    let texts = events.filter_map(|event| event["message"].as_str());
-    texts
-        .flat_map(str::lines)
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .collect()
 }
 
 /// The node group's pools of a capacity kind, in every zone of the network.

@@ -7,6 +7,7 @@ use spillway_lab::lab::Lab;
 
 use super::NODES;
 use super::diary::Diary;
+use crate::support::sbatch;
 
 /// Most nodes of a job.
 pub const MOST_NODES: usize = 3;
@@ -77,7 +78,10 @@ impl Jobs {
         } else {
             "--no-requeue"
         };
-        let id = match submitted(lab, count, names.as_deref(), seconds, option).await {
+        let nodes = count.to_string();
+        let mut options = vec!["-N", &nodes, option];
+        options.extend(names.iter().flat_map(|names| ["-w", names]));
+        let id = match sbatch(lab, &options, seconds).await {
             Ok(id) => id,
             // slurmctld is too slow for sbatch: a user would submit again.
             Err(error) => return diary.note(&format!("no job: {error:#}")),
@@ -274,22 +278,6 @@ impl SeenNode {
     pub fn has(&self, flag: &str) -> bool {
         self.state.split('+').any(|own| own == flag)
     }
-}
-
-async fn submitted(
-    lab: &Lab,
-    count: usize,
-    names: Option<&str>,
-    seconds: u64,
-    option: &str,
-) -> anyhow::Result<String> {
-    let script = format!("#!/bin/bash\nhostname\nsleep {seconds}\n");
-    let output = format!("--output={}/%j.out", lab.shared_directory().display());
-    let count = count.to_string();
-    let mut options = vec!["-N", &count, option, &output];
-    options.extend(names.into_iter().flat_map(|names| ["-w", names]));
-    let id = lab.head.sbatch(&options, &script).await?;
-    Ok(id.to_string())
 }
 
 /// So many different nodes.
